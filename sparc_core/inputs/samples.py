@@ -1,0 +1,61 @@
+"""What the assembly reads: values of the image channels at sampled pixels, and sampled CAD points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSamples:
+    """Image channels read at (B, N, K) pixels: B images, N objects, K pixels an object.
+
+    uv_px (B, N, K, 2); rgb (B, N, K, 3) in [0, 1]; normal_cam (B, N, K, 3) unit, facing the camera;
+    depth_m (B, N, K) z-depth; mask (B, N, K) in [0, 1]. The has_* flags and `inside` (on the image)
+    are (B, N, K) bool; a value whose flag is False is zero.
+    """
+
+    uv_px: torch.Tensor
+    rgb: torch.Tensor
+    normal_cam: torch.Tensor
+    depth_m: torch.Tensor
+    mask: torch.Tensor
+    has_depth: torch.Tensor
+    has_normal: torch.Tensor
+    has_mask: torch.Tensor
+    inside: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CadSamples:
+    """CAD points of each object: points and normals (B, N, K, 3) in unit-cube coordinates."""
+
+    points: torch.Tensor
+    normals: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The image side of a batch, the same for every refinement.
+
+    intrinsics (B, 4) fx fy cx cy; size_px (B, 2) width and height; boxes_xyxy (B, N, 4) detected
+    boxes; object_valid (B, N) bool, False where padded; up_cam (B, 3) unit, against gravity; has_up
+    (B,) bool.
+    """
+
+    intrinsics: torch.Tensor
+    size_px: torch.Tensor
+    boxes_xyxy: torch.Tensor
+    object_valid: torch.Tensor
+    up_cam: torch.Tensor
+    has_up: torch.Tensor
+
+
+class PixelSource(Protocol):
+    """Anything that can be read at pixels: stored images, or rays cast into a synthetic scene."""
+
+    def sample(self, uv_px: torch.Tensor) -> PixelSamples:
+        """Read all channels at uv_px (B, N, K, 2)."""
+        ...

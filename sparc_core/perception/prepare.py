@@ -1,0 +1,189 @@
+"""From what the caller hands in to channels on the device: checks, rectification, normals, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparc_core.cad.candidates import choose_candidates
+from sparc_core.cad.library import CadLibrary
+from sparc_core.geometry.camera import intrinsics_tensor
+from sparc_core.perception.masks import depth_box_mask
+from sparc_core.perception.normals import normals_from_depth
+from sparc_core.perception.observe import ImageChannels
+from sparc_core.perception.rectify import Rectifier, rectifier_for
+from sparc_core.types import Camera, Detection
+
+MIN_BOX_PX = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """A rectified image ready for the search.
+
+    camera: the pinhole of the rectified image. kept: which detections are aligned, in order; skipped:
+    (detection, reason). boxes_xyxy (D, 4) rectified and cut at the image; candidates: D arrays of CAD
+    model positions.
+    """
+
+    camera: Camera
+    channels: ImageChannels
+    kept: tuple[int, ...]
+    skipped: tuple[tuple[int, str], ...]
+    boxes_xyxy: np.ndarray
+    candidates: tuple[np.ndarray, ...]
+
+
+def prepare_image(
+    image_rgb: np.ndarray,
+    camera: Camera,
+    detections: Sequence[Detection],
+    depth_m: np.ndarray | None,
+    library: CadLibrary,
+    config,
+    device: torch.device,
+) -> PreparedImage:
+    """Check everything, then compute the channels. config: an `AlignerConfig`.
+
+    Raises ValueError for an image or depth of the wrong shape or type; single bad detections are
+    skipped with a reason.
+    """
+    _check_images(image_rgb, camera, depth_m)
+    rectifier = rectifier_for(camera)
+    boxes, reasons = _usable_boxes(rectifier, detections, library)
+    kept = tuple(i for i in range(len(detections)) if i not in reasons)
+    skipped = tuple(sorted(reasons.items()))
+    depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
+    channels = _channels(rectifier, image_rgb, depth, [detections[i] for i in kept], boxes, library, config, device)
+    candidates = tuple(
+        _candidates(detections[i], box, depth, rectifier.camera, library, config.max_candidates)
+        for i, box in zip(kept, boxes, strict=True)
+    )
+    return PreparedImage(rectifier.camera, channels, kept, skipped, boxes, candidates)
+
+
+def _check_images(image_rgb, camera: Camera, depth_m) -> None:
+    expected = (camera.height, camera.width)
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
+        raise ValueError(f"image_rgb must be (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}")
+    if image_rgb.shape[:2] != expected:
+        raise ValueError(f"image_rgb is {image_rgb.shape[:2]} (height, width), but the camera says {expected}")
+    if depth_m is None:
+        return
+    if depth_m.ndim != 2 or not np.issubdtype(depth_m.dtype, np.floating):
+        raise ValueError(f"depth_m must be (H, W) float metres, got {depth_m.shape} {depth_m.dtype}")
+    if depth_m.shape != expected:
+        raise ValueError(f"depth_m is {depth_m.shape} (height, width), but the image is {expected}: register the "
+                         "depth to the colour camera first")
+
+
+def _clean_depth(depth_m: np.ndarray) -> np.ndarray:
+    """float32 depth with 0 for everything that is not a positive finite number."""
+    depth = depth_m.astype(np.float32)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def _usable_boxes(rectifier: Rectifier, detections, library: CadLibrary):
+    """(D, 4) rectified boxes cut at the image, and the reasons of those that are not among them."""
+    camera = rectifier.camera
+    limit = np.array([camera.width - 1, camera.height - 1, camera.width - 1, camera.height - 1])
+    boxes, reasons = [], {}
+    for index, detection in enumerate(detections):
+        reason = _detection_problem(detection, camera, library)
+        if reason is None:
+            box = np.clip(rectifier.boxes(np.array([detection.box_xyxy]))[0], 0, limit)
+            size = box[2:] - box[:2]
+            if not np.isfinite(box).all() or (size < MIN_BOX_PX).any():
+                reason = f"box {_plain(detection.box_xyxy)} has less than {MIN_BOX_PX:.0f} pixels on the image"
+        if reason is None:
+            boxes.append(box)
+        else:
+            reasons[index] = reason
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4), reasons
+
+
+def _detection_problem(detection: Detection, camera: Camera, library: CadLibrary) -> str | None:
+    box = np.asarray(detection.box_xyxy, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        return f"box {detection.box_xyxy} is not four finite numbers"
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return f"box {_plain(box)} is empty"
+    if box[2] <= 0 or box[3] <= 0 or box[0] >= camera.width - 1 or box[1] >= camera.height - 1:
+        return f"box {_plain(box)} lies outside the {camera.width}x{camera.height} image"
+    if detection.mask is not None and detection.mask.shape != (camera.height, camera.width):
+        return f"mask is {detection.mask.shape} (height, width), the image {(camera.height, camera.width)}"
+    if detection.model_id is not None:
+        try:
+            library.index_of(detection.model_id)
+        except ValueError as error:
+            return str(error)
+        return None
+    if not len(library.indices_of_category(detection.category)):
+        return f"no CAD model of category {detection.category!r}; the library has {', '.join(library.categories)}"
+    return None
+
+
+def _plain(box) -> str:
+    return "[" + ", ".join(f"{v:.1f}" for v in box) + "]"
+
+
+def _channels(rectifier, image_rgb, depth, detections, boxes, library, config, device) -> ImageChannels:
+    camera = rectifier.camera
+    height, width = camera.height, camera.width
+    rgb = torch.from_numpy(np.ascontiguousarray(rectifier.image(image_rgb))).to(device).float() / 255
+    depth_map = torch.zeros(height, width, device=device)
+    normals = torch.zeros(height, width, 3, device=device)
+    if depth is not None and len(boxes):
+        depth_map = torch.from_numpy(depth).to(device)
+        rois = torch.from_numpy(_grown_rois(boxes, width, height))
+        found, _ = normals_from_depth(depth_map[None], intrinsics_tensor(camera, device)[None], rois=rois)
+        normals = found[0]
+    masks = np.zeros((max(1, len(detections)), height, width), dtype=np.float32)
+    has_mask = np.zeros(len(masks), dtype=bool)
+    for i, (detection, box) in enumerate(zip(detections, boxes, strict=True)):
+        mask = _mask(rectifier, detection, box, depth, library, config)
+        if mask is not None:
+            masks[i], has_mask[i] = mask, True
+    return ImageChannels(
+        rgb, depth_map, normals, torch.from_numpy(masks).to(device), torch.from_numpy(has_mask).to(device)
+    )
+
+
+def _grown_rois(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(D, 4) integer boxes, grown by half their size: CAD points reproject outside the box as well."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    low = np.floor(boxes[:, :2] - size / 2)
+    high = np.ceil(boxes[:, 2:] + size / 2) + 1
+    return np.concatenate([np.maximum(low, 0), np.minimum(high, [width, height])], 1).astype(np.int64)
+
+
+def _mask(rectifier, detection: Detection, box, depth, library, config) -> np.ndarray | None:
+    if detection.mask is not None:
+        return rectifier.mask(detection.mask)
+    if depth is None or not config.depth_masks:
+        return None
+    if detection.model_id is not None:
+        extents = library.models[library.index_of(detection.model_id)].extents_m
+    else:
+        extents = library.median_extents_m(detection.category)
+    return depth_box_mask(
+        depth, rectifier.camera, tuple(box), half_diagonal_m=float(np.linalg.norm(extents)) / 2,
+        up_cam=rectifier.camera.up_cam,
+    )  # fmt: skip
+
+
+def _candidates(detection: Detection, box, depth, camera: Camera, library: CadLibrary, limit: int) -> np.ndarray:
+    if detection.model_id is not None:
+        return np.array([library.index_of(detection.model_id)])
+    seen = None
+    if depth is not None:
+        x0, y0, x1, y1 = (int(v) for v in box)
+        quarter_x, quarter_y = (x1 - x0) // 4, (y1 - y0) // 4
+        centre = depth[y0 + quarter_y : y1 - quarter_y + 1, x0 + quarter_x : x1 - quarter_x + 1]
+        if (centre > 0).any():
+            z = float(np.median(centre[centre > 0]))
+            seen = ((box[2] - box[0]) * z / camera.fx, (box[3] - box[1]) * z / camera.fy)
+    return choose_candidates(library, detection.category, limit, seen)

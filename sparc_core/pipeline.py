@@ -1,0 +1,146 @@
+"""The whole method on one page: `Aligner.align` takes an image and returns aligned CAD models.
+
+rectify → channels (normals, masks) → candidates → batch (blocks × candidates × starts) → refine → best σ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.cad.tensors import CadTensors
+from sparc_core.inputs.select import select_box_pixels
+from sparc_core.perception.prepare import PreparedImage, prepare_image
+from sparc_core.refine.batch import SearchBatch, best_of_search, build_search
+from sparc_core.refine.loop import CadSurface, StageClock, refine
+from sparc_core.training.checkpoint import load_network
+from sparc_core.types import SCALE_MODES, AlignedObject, AlignmentResult, Camera, Detection, SkippedDetection
+
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
+
+
+@dataclass(frozen=True)
+class AlignerConfig:
+    """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
+    size). max_candidates: CAD models tried for a detection that names none. refinements: pose updates
+    before the scoring pass. initial_scale: start from the CAD "model"'s extents or the "category"'s
+    median. depth_masks: cut masks from depth and box for detections without one. max_rows: how many
+    rows (blocks × candidates × starts) go through the network at once, bounding memory. seed: of the
+    pixel and point sampling, so that the same input gives the same answer.
+
+    Raises ValueError naming the field out of range.
+    """
+
+    scale_mode: str = "free"
+    max_candidates: int = 12
+    refinements: int = 3
+    initial_scale: str = "model"
+    depth_masks: bool = True
+    max_rows: int = 256
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.scale_mode not in SCALE_MODES:
+            raise ValueError(f"scale_mode must be one of {SCALE_MODES}, got {self.scale_mode!r}")
+        if self.initial_scale not in ("model", "category"):
+            raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
+        for name in ("max_candidates", "refinements", "max_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Aligner:
+    """Aligns CAD models to detected objects. Build one with `Aligner.load`, then call `align`."""
+
+    def __init__(self, network, model_config, library: CadLibrary, device: torch.device, config: AlignerConfig):
+        self.network, self.model_config, self.config = network, model_config, config
+        self.cad_library, self.device = library, device
+        self.cad = CadTensors.from_library(library, device)
+
+    @classmethod
+    def load(
+        cls,
+        weights: Path | str | None = None,
+        cad_library: CadLibrary | None = None,
+        *,
+        device: str = "auto",
+        config: AlignerConfig | None = None,
+    ) -> Aligner:
+        """An aligner from a weights file (None: the shipped one) and a CAD library (None: procedural).
+
+        device: "auto" (CUDA where there is one), "cpu" or "cuda". Raises ValueError for weights that
+        cannot be read or do not fit their config, and for "cuda" without a usable GPU.
+        """
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', but PyTorch finds no usable CUDA device here")
+        chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        network, model_config = load_network(Path(weights) if weights else SHIPPED_WEIGHTS, chosen)
+        library = cad_library if cad_library is not None else CadLibrary.open("procedural")
+        return cls(network, model_config, library, torch.device(chosen), config or AlignerConfig())
+
+    @torch.no_grad()
+    def align(
+        self,
+        image_rgb: np.ndarray,
+        camera: Camera,
+        detections: Sequence[Detection],
+        depth_m: np.ndarray | None = None,
+    ) -> AlignmentResult:
+        """Align a CAD model to every detection.
+
+        image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32
+        z-depth in metres registered to the image, 0 or NaN where unknown, or None. Poses are in the
+        camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
+        in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera.
+        """
+        began = time.perf_counter()
+        clock = StageClock(self.device)
+        prepared = clock.measure(
+            "observe", prepare_image, image_rgb, camera, detections, depth_m, self.cad_library, self.config, self.device
+        )
+        objects: list[AlignedObject] = []
+        if prepared.kept:
+            objects = self._search(prepared, detections, clock)
+        timing = {"observe": 0.0, "assemble": 0.0, "network": 0.0, "update": 0.0, **clock.total_ms}
+        timing["total"] = (time.perf_counter() - began) * 1e3
+        skipped = tuple(SkippedDetection(index, reason) for index, reason in prepared.skipped)
+        return AlignmentResult(camera, tuple(objects), skipped, timing)
+
+    def _search(self, prepared: PreparedImage, detections, clock: StageClock) -> list[AlignedObject]:
+        """Refine every candidate from four rotations, all in one batch, and keep the best σ."""
+        generator = torch.Generator(self.device).manual_seed(self.config.seed)
+        inputs = self.model_config.inputs
+        batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
+        box_samples = clock.measure("assemble", lambda: batch.source.sample(
+            select_box_pixels(batch.block_frame, inputs.n_bbox, generator)))
+        poses, scores = [], []
+        for rows in batch.chunks(self.config.max_rows):
+            part = batch.rows(rows, box_samples)
+            pose, score = refine(
+                self.network, inputs, part.frame, part.source,
+                CadSurface(self.cad.points, self.cad.normals, part.model), part.start, part.box_samples, generator,
+                parametrisation=self.model_config.parametrisation, scale_mode=self.config.scale_mode,
+                refinements=self.config.refinements, clock=clock,
+            )  # fmt: skip
+            poses.append(pose)
+            scores.append(score)
+        return self._choose(batch, poses, scores, prepared, detections)
+
+    def _choose(self, batch: SearchBatch, poses, scores, prepared, detections) -> list[AlignedObject]:
+        objects = []
+        for best in best_of_search(batch, poses, scores):
+            index = prepared.kept[best.detection]
+            detection, model = detections[index], self.cad_library.models[best.model]
+            objects.append(AlignedObject(
+                index, detection.category, model.model_id, tuple(float(v) for v in detection.box_xyxy),
+                best.R, best.T_m, best.S_m, best.score, best.start,
+            ))  # fmt: skip
+        return objects

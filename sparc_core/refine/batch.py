@@ -1,0 +1,151 @@
+"""All starts, all candidates and all blocks of objects as rows of one batch, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.cad.tensors import CadTensors
+from sparc_core.geometry.camera import intrinsics_tensor
+from sparc_core.geometry.pose import Pose, concatenate
+from sparc_core.inputs.samples import Frame, PixelSamples
+from sparc_core.perception.observe import ImageSource
+from sparc_core.refine.initial import START_AZIMUTHS_DEG, start_rotations, start_translation
+
+
+@dataclass(frozen=True, eq=False)
+class SearchRows:
+    """What `refine` needs for some of the rows."""
+
+    frame: Frame
+    source: ImageSource
+    model: torch.Tensor
+    start: Pose
+    box_samples: PixelSamples
+
+
+@dataclass(frozen=True, eq=False)
+class SearchBatch:
+    """The search over one image. Detections are cut into K blocks of N objects; row r stands for block
+    `block[r]`, candidate number `candidate[r]` of each of its objects and start `start[r]`.
+
+    block_frame: Frame of the K blocks; detection (K, N) which of the kept detections, −1 padded; model
+    (R, N) CAD model positions; extents_m (R, N, 3) start extents; valid (R, N).
+    """
+
+    block_frame: Frame
+    source: ImageSource
+    detection: torch.Tensor
+    block: torch.Tensor
+    candidate: torch.Tensor
+    start: torch.Tensor
+    model: torch.Tensor
+    extents_m: torch.Tensor
+    valid: torch.Tensor
+
+    def chunks(self, max_rows: int) -> Iterator[torch.Tensor]:
+        """Row indices, at most `max_rows` at a time."""
+        return iter(torch.arange(len(self.block), device=self.block.device).split(max_rows))
+
+    def rows(self, rows: torch.Tensor, block_samples: PixelSamples) -> SearchRows:
+        """Frame, source, models and start poses of the given rows; block_samples: (K, N, n_bbox)."""
+        block = self.block[rows]
+        frame = replace(_take(self.block_frame, block), object_valid=self.valid[rows])
+        samples = _take(block_samples, block)
+        extents = self.extents_m[rows]
+        R = start_rotations(frame, extents.shape[1])[self.start[rows], torch.arange(len(rows), device=rows.device)]
+        pose = Pose(R, start_translation(frame, samples, extents), extents)
+        detection = self.detection[block].clamp(min=0)
+        return SearchRows(frame, self.source.for_rows(detection), self.model[rows], pose, samples)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The winner of one kept detection: pose as numpy float64, σ, CAD model position, start's name."""
+
+    detection: int
+    model: int
+    R: np.ndarray
+    T_m: np.ndarray
+    S_m: np.ndarray
+    score: float
+    start: str
+
+
+def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibrary) -> SearchBatch:
+    """Lay out the rows. prepared: a `PreparedImage`; config: an `AlignerConfig`; n_mul: objects a block.
+
+    A block has as many candidate rows as its object with the most candidates; objects with fewer sit
+    out the others.
+    """
+    device = cad.points.device
+    count = len(prepared.candidates)
+    size = min(n_mul, count)
+    blocks = -(-count // size)
+    detection = torch.full((blocks * size,), -1, dtype=torch.long)
+    detection[:count] = torch.arange(count)
+    detection = detection.view(blocks, size)
+    layout, model, valid = [], [], []
+    for b in range(blocks):
+        members = [prepared.candidates[d] if d >= 0 else np.zeros(0, dtype=np.int64) for d in detection[b].tolist()]
+        for c in range(max(len(m) for m in members)):
+            for s in range(len(START_AZIMUTHS_DEG)):
+                layout.append((b, c, s))
+                model.append([int(m[min(c, len(m) - 1)]) if len(m) else 0 for m in members])
+                valid.append([c < len(m) for m in members])
+    layout, model = torch.tensor(layout, device=device), torch.tensor(model, device=device)
+    detection = detection.to(device)
+    extents = cad.extents_m[model]
+    if config.initial_scale == "category" and config.scale_mode != "fixed":
+        extents = _category_extents(library, model).to(device)
+    return SearchBatch(
+        _block_frame(prepared, detection), ImageSource(prepared.channels, detection.clamp(min=0)), detection,
+        layout[:, 0], layout[:, 1], layout[:, 2], model, extents, torch.tensor(valid, device=device),
+    )  # fmt: skip
+
+
+def best_of_search(batch: SearchBatch, poses: list[Pose], scores: list[torch.Tensor]) -> list[SearchResult]:
+    """For every detection the row with the highest σ, in the order of the detections."""
+    pose = concatenate(poses)
+    score = torch.where(batch.valid, torch.cat(scores), -1.0)
+    results = []
+    for b in range(len(batch.detection)):
+        rows = (batch.block == b).nonzero()[:, 0]
+        for n, d in enumerate(batch.detection[b].tolist()):
+            if d < 0:
+                continue
+            row = rows[score[rows, n].argmax()]
+            R, T, S = (getattr(pose, name)[row, n].double().cpu().numpy() for name in ("R", "T", "S"))
+            name = f"azimuth_{START_AZIMUTHS_DEG[int(batch.start[row])]}"
+            results.append(SearchResult(d, int(batch.model[row, n]), R, T, S, float(score[row, n]), name))
+    return results
+
+
+def _block_frame(prepared, detection: torch.Tensor) -> Frame:
+    camera, device = prepared.camera, detection.device
+    blocks = len(detection)
+    boxes = torch.from_numpy(prepared.boxes_xyxy).float().to(device)[detection.clamp(min=0)]
+    up = camera.up_cam or (0.0, -1.0, 0.0)
+    return Frame(
+        intrinsics_tensor(camera, device).expand(blocks, 4),
+        torch.tensor([camera.width, camera.height], dtype=torch.float32, device=device).expand(blocks, 2),
+        boxes,
+        detection >= 0,
+        torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
+        torch.full((blocks,), camera.up_cam is not None, device=device),
+    )
+
+
+def _category_extents(library: CadLibrary, model: torch.Tensor) -> torch.Tensor:
+    medians = {m.category: library.median_extents_m(m.category) for m in library.models}
+    rows = [[medians[library.models[i].category] for i in row] for row in model.tolist()]
+    return torch.tensor(np.array(rows), dtype=torch.float32)
+
+
+def _take(value, index: torch.Tensor):
+    """A dataclass of batched tensors, indexed along the batch."""
+    return replace(value, **{f.name: getattr(value, f.name)[index] for f in fields(value)})

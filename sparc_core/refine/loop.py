@@ -1,0 +1,111 @@
+"""The refinement loop: assemble, predict, update, again; then a pass that only scores."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from sparc_core.geometry.camera import project
+from sparc_core.geometry.pose import Pose
+from sparc_core.inputs.assemble import InputConfig, Tokens, assemble_tokens
+from sparc_core.inputs.samples import Frame, PixelSamples, PixelSource
+from sparc_core.inputs.select import select_cad_points
+from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.refine.update import apply_update
+
+EXTENT_LIMITS_M = (0.01, 10.0)
+DISTANCE_LIMITS_M = (0.1, 30.0)
+
+
+@dataclass(eq=False)
+class StageClock:
+    """Adds up milliseconds per stage; CUDA work is waited for so that the numbers mean something."""
+
+    device: torch.device
+    total_ms: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, stage: str, function, *args):
+        """Run `function(*args)`, add its duration to `stage`, return its result."""
+        begin = time.perf_counter()
+        result = function(*args)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.total_ms[stage] = self.total_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class CadSurface:
+    """points, normals (M, P, 3) in unit-cube coordinates, and which model each object has: (B, N)."""
+
+    points: torch.Tensor
+    normals: torch.Tensor
+    model: torch.Tensor
+
+
+def observe_tokens(
+    config: InputConfig,
+    frame: Frame,
+    source: PixelSource,
+    surface: CadSurface,
+    pose: Pose,
+    box_samples: PixelSamples,
+    generator: torch.Generator,
+) -> Tokens:
+    """Sample CAD points, reproject them in `pose`, read the image there and assemble the tokens."""
+    cad = select_cad_points(surface.points, surface.normals, surface.model, config.n_cad, generator)
+    uv, in_front = project(pose.transform(cad.points), frame.intrinsics)
+    return assemble_tokens(config, frame, pose, box_samples, source.sample(uv), in_front, cad)
+
+
+def keep_plausible(pose: Pose) -> Pose:
+    """Bound extents and distance, so that one bad update cannot leave the numbers' safe range."""
+    distance = pose.T.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    T = pose.T * (distance.clamp(*DISTANCE_LIMITS_M) / distance)
+    return Pose(pose.R, T, pose.S.clamp(*EXTENT_LIMITS_M))
+
+
+@torch.no_grad()
+def refine(
+    network: MultiSparcNet,
+    config: InputConfig,
+    frame: Frame,
+    source: PixelSource,
+    surface: CadSurface,
+    start: Pose,
+    box_samples: PixelSamples,
+    generator: torch.Generator,
+    *,
+    parametrisation: str = "object",
+    scale_mode: str = "free",
+    refinements: int = 3,
+    score: bool = True,
+    clock: StageClock | None = None,
+) -> tuple[Pose, torch.Tensor | None]:
+    """Refine a (B, N) batch of start poses, all at once.
+
+    Starts, candidates, blocks of objects and images are all rows of the one batch B. Returns the
+    final poses (B, N) and σ (B, N) of a last scoring pass (None with score=False, which skips it).
+    """
+    clock = clock or StageClock(start.T.device)
+    pose = start
+    for _ in range(refinements):
+        output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)
+        pose = clock.measure(
+            "update", lambda: keep_plausible(apply_update(pose, output.raw_update, parametrisation, scale_mode))
+        )
+    if not score:
+        return pose, None
+    output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)
+    return pose, output.score_logit.sigmoid()
+
+
+def _predict(network, config, frame, source, surface, pose, box_samples, generator, clock):
+    tokens = clock.measure(
+        "assemble", observe_tokens, config, frame, source, surface, pose, box_samples, generator
+    )
+    return clock.measure(
+        "network", network, tokens.features, tokens.context, tokens.valid, frame.object_valid
+    )

@@ -1,0 +1,194 @@
+"""`sparc align`: one image in, RESULT.json out; overlay picture and 3D scene on request."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sparc_core.files.cameras import read_camera, read_depth_scale
+from sparc_core.files.detections import read_detections
+from sparc_core.files.images import read_depth, read_image, require_image_suffix, write_image
+from sparc_core.files.results import write_result
+from sparc_core.types import AlignmentResult, Camera, Detection
+
+DEFAULT_DEPTH_UNITS_PER_M = 1000.0
+BAD_INPUT = 2
+
+
+class Device(enum.StrEnum):
+    """Where the network runs; auto takes the GPU when there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class ScaleMode(enum.StrEnum):
+    """Which scales the alignment may change."""
+
+    free = "free"
+    uniform = "uniform"
+    fixed = "fixed"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Inputs:
+    image_rgb: object
+    camera: Camera
+    detections: tuple[Detection, ...]
+    depth_m: object
+
+
+def command(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Colour image (PNG, JPEG, …).")],
+    camera: Annotated[Path, typer.Option(help="CAMERA.json: width, height, fx, fy, cx, cy, …")],
+    out: Annotated[Path, typer.Option(help="RESULT.json to write.")],
+    detections: Annotated[Path | None, typer.Option(help="DETS.json: boxes and categories.")] = None,
+    depth: Annotated[Path | None, typer.Option(help="Depth image of the same size and view.")] = None,
+    depth_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Units of an integer depth image in one metre (default: depth_scale_units_per_m of the "
+            "camera file, else 1000)"
+        ),
+    ] = None,
+    cad_library: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of CAD models (default: procedural ones)")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file (default: the shipped one)")] = None,
+    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    scale_mode: Annotated[
+        ScaleMode, typer.Option(help="free: three scales; uniform: one; fixed: the CAD model's true size.")
+    ] = ScaleMode.free,
+    overlay: Annotated[Path | None, typer.Option(help="Picture with the projected models to write.")] = None,
+    scene: Annotated[Path | None, typer.Option(help="3D scene (.glb) to write.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Align CAD models to the detected objects of one image."""
+    console, errors = Console(), Console(stderr=True)
+    try:
+        _check_outputs(out, overlay, scene)
+        inputs = _read_inputs(image, camera, detections, depth, depth_scale)
+        aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value)
+        for path, reason in aligner.cad_library.skipped:
+            errors.print(f"[yellow]skipped CAD file[/] {escape(str(path))}: {escape(reason)}")
+        result = aligner.align(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
+        write_result(out, result, config=_plain(aligner.config))
+        if overlay is not None:
+            _write_overlay(overlay, inputs, result, aligner.cad_library)
+        if scene is not None:
+            _write_scene(scene, inputs, result, aligner.cad_library)
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(BAD_INPUT) from error
+    _print_result(console, result)
+    written = [path for path in (out, overlay, scene) if path is not None]
+    console.print("wrote " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
+
+
+def _read_inputs(
+    image: Path, camera: Path, detections: Path | None, depth: Path | None, depth_scale: float | None
+) -> _Inputs:
+    """Everything the aligner needs, with sizes that agree. Raises ValueError or OSError."""
+    if detections is None:
+        raise ValueError(
+            "--detections: expected a DETS.json, got none. Learned detection does not exist yet: draw the boxes "
+            'into a file like [{"box_xyxy": [x0, y0, x1, y1], "category": "chair"}] and name it'
+        )
+    if depth_scale is not None and depth is None:
+        raise ValueError(f"--depth-scale: expected only together with --depth, got {depth_scale:g} alone")
+    intrinsics = read_camera(camera)
+    image_rgb = read_image(image)
+    _check_size(image, image_rgb, intrinsics, camera)
+    depth_m = None
+    if depth is not None:
+        if depth_scale is None:
+            depth_scale = read_depth_scale(camera) or DEFAULT_DEPTH_UNITS_PER_M
+        depth_m = read_depth(depth, depth_scale)
+        _check_size(depth, depth_m, intrinsics, camera)
+    found = read_detections(detections)
+    for index, detection in enumerate(found):
+        if detection.mask is not None:
+            _check_size(f"{detections}: detection {index}: mask", detection.mask, intrinsics, camera)
+    return _Inputs(image_rgb, intrinsics, found, depth_m)
+
+
+def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:
+    height, width = pixels.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise ValueError(
+            f"{name}: expected {camera.width}×{camera.height} pixels as {camera_path} says, got {width}×{height}"
+        )
+
+
+def _check_outputs(out: Path, overlay: Path | None, scene: Path | None) -> None:
+    """Refuse what could not be written before the work is done, not after."""
+    if overlay is not None:
+        require_image_suffix(overlay)
+    if scene is not None and scene.suffix.lower() != ".glb":
+        raise ValueError(f"{scene}: expected a name ending in .glb")
+    for option, path in (("--out", out), ("--overlay", overlay), ("--scene", scene)):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"{option} {path}: expected a folder that exists, got {path.parent}")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{option} {path}: expected a file name, got a folder")
+
+
+def _load_aligner(weights: Path | None, cad_library: str | None, device: str, scale_mode: str):
+    # torch and the network take seconds to import: not for --help, nor for a wrong file name.
+    from sparc_core.cad.library import CadLibrary
+    from sparc_core.pipeline import Aligner, AlignerConfig
+
+    if weights is not None and not weights.is_file():
+        raise FileNotFoundError(f"--weights {weights}: no such file")
+    library = None if cad_library is None else CadLibrary.open(cad_library)
+    return Aligner.load(weights, library, device=device, config=AlignerConfig(scale_mode=scale_mode))
+
+
+def _plain(config) -> dict:
+    """The aligner's configuration as JSON values."""
+    values = dataclasses.asdict(config)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _write_overlay(path: Path, inputs: _Inputs, result: AlignmentResult, library) -> None:
+    from sparc_core.visualise import draw_overlay
+
+    write_image(path, draw_overlay(inputs.image_rgb, inputs.camera, result.objects, library))
+
+
+def _write_scene(path: Path, inputs: _Inputs, result: AlignmentResult, library) -> None:
+    from sparc_core.visualise import scene_glb
+
+    scene_glb(
+        result.objects, library, path,
+        camera=inputs.camera, image_rgb=inputs.image_rgb, depth_m=inputs.depth_m,
+    )  # fmt: skip
+
+
+def _print_result(console: Console, result: AlignmentResult) -> None:
+    """A table of the objects, then what was skipped and how long the stages took."""
+    table = Table(title=f"{len(result.objects)} objects", title_justify="left")
+    for name in ("#", "category", "CAD model", "score", "position m", "size m", "start"):
+        table.add_column(name, justify="right" if name in ("#", "score") else "left", no_wrap=True)
+    for item in result.objects:
+        position, size = (" ".join(f"{value:6.2f}" for value in vector) for vector in (item.T_m, item.S_m))
+        table.add_row(
+            str(item.detection), item.category, escape(item.model_id), f"{item.score:.2f}", position, size,
+            item.start,
+        )  # fmt: skip
+    console.print(table)
+    for skipped in result.skipped:
+        console.print(f"[yellow]skipped detection {skipped.detection}:[/] {escape(skipped.reason)}")
+    if result.timing_ms:
+        stages = ", ".join(f"{name} {ms:.0f}" for name, ms in result.timing_ms.items())
+        console.print(f"milliseconds: {stages}")

@@ -1,0 +1,138 @@
+"""`sparc pretrain`: train Multi-SPARC-Net on synthetic scenes of procedural and given CAD models."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CHECKPOINT_EVERY_S = 180.0
+VALIDATE_EVERY_S = 600.0
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
+    config: Annotated[Path | None, typer.Option(help="YAML with a TrainConfig; unnamed options keep their defaults.")] = None,
+    cad_library: Annotated[list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")] = None,
+    validation: Annotated[str, typer.Option(help="CAD library for validation, unseen in training.")] = "procedural:1000000-1000009",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
+    stop_after_min: Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")] = 0.0,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+) -> None:
+    """Train the alignment network on the fly; Ctrl-C saves a checkpoint to resume from."""
+    import torch
+
+    from sparc_core.cad.library import CadLibrary
+    from sparc_core.training.config import from_dict, load_yaml
+    from sparc_core.training.data import SyntheticData
+    from sparc_core.training.train import TrainConfig, Trainer
+
+    if threads:
+        torch.set_num_threads(threads)
+    settings = from_dict(TrainConfig, load_yaml(config) if config else {}, str(config))
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    library = _open_libraries(cad_library or ["procedural:0-59"])
+    typer.echo(f"training on {len(library)} CAD models, device {chosen}, {torch.get_num_threads()} threads")
+    trainer = Trainer(settings, library, chosen)
+    unseen = SyntheticData(CadLibrary.open(validation), settings.data, settings.model.inputs, chosen)
+    run = _Run(out, trainer, unseen, stop_after_min)
+    run.start(resume)
+    trainer.run(run.report, run.should_stop)
+    run.finish()
+
+
+def _open_libraries(specs: list[str]):
+    from sparc_core.cad.library import CadLibrary
+
+    library = None
+    for spec in specs:
+        is_folder = not spec.startswith("procedural")
+        part = CadLibrary.from_folder(Path(spec), include_other=True) if is_folder else CadLibrary.open(spec)
+        for path, reason in part.skipped:
+            typer.echo(f"skipped {path}: {reason}", err=True)
+        library = part if library is None else library.merged(part)
+    return library
+
+
+class _Run:
+    """Files, log lines and interruptions of one training run."""
+
+    def __init__(self, out: Path, trainer, unseen, stop_after_min: float):
+        self.out, self.trainer, self.unseen = out, trainer, unseen
+        self.deadline = time.monotonic() + stop_after_min * 60 if stop_after_min > 0 else float("inf")
+        self.interrupted = False
+        self.smooth: dict[str, float] = {}
+        self.last_checkpoint = self.last_validation = time.monotonic()
+
+    def start(self, resume: bool) -> None:
+        import torch
+        import yaml
+
+        from sparc_core.training.config import to_dict
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        checkpoint = self.out / "checkpoint.pt"
+        if checkpoint.exists() and not resume:
+            raise typer.BadParameter(f"{checkpoint} exists: give --resume to go on, or another --out")
+        if resume:
+            if not checkpoint.exists():
+                raise typer.BadParameter(f"nothing to resume: {checkpoint} does not exist")
+            self.trainer.load_state(torch.load(checkpoint, map_location=self.trainer.device, weights_only=True))
+            typer.echo(f"resumed at step {self.trainer.step}")
+        plain = json.loads(json.dumps(to_dict(self.trainer.config)))
+        (self.out / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+
+    def should_stop(self) -> bool:
+        return self.interrupted or time.monotonic() > self.deadline
+
+    def report(self, metrics: dict) -> None:
+        for name, value in metrics.items():
+            previous = self.smooth.get(name, value)
+            self.smooth[name] = value if name in ("step", "elapsed_s", "learning_rate") else 0.98 * previous + 0.02 * value
+        now = time.monotonic()
+        if now - self.last_checkpoint > CHECKPOINT_EVERY_S:
+            self.last_checkpoint = now
+            self._save()
+            self._log(self.smooth)
+        if now - self.last_validation > VALIDATE_EVERY_S:
+            self._validate()
+            self.last_validation = time.monotonic()
+
+    def finish(self) -> None:
+        self._save()
+        self._validate()
+        done = self.trainer.progress >= 1
+        typer.echo(f"{'finished' if done else 'stopped'} at step {self.trainer.step}: {self.out / 'weights.safetensors'}")
+
+    def _validate(self) -> None:
+        from sparc_core.training.validate import validate
+
+        model = self.trainer.config.model
+        found = validate(self.trainer.averaged_network(), model, self.unseen, images=96)
+        self._log({**self.smooth, "validation": found})
+
+    def _save(self) -> None:
+        import torch
+
+        from sparc_core.training.checkpoint import save_weights
+
+        partial = self.out / "checkpoint.partial"
+        torch.save(self.trainer.state(), partial)
+        partial.replace(self.out / "checkpoint.pt")
+        save_weights(self.out / "weights.safetensors", self.trainer.averaged, self.trainer.config.model)
+
+    def _log(self, values: dict) -> None:
+        line = json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()})
+        with (self.out / "train.jsonl").open("a") as file:
+            file.write(line + "\n")
+        typer.echo(line)
+
+    def _interrupt(self, *_) -> None:
+        self.interrupted = True

@@ -1,0 +1,187 @@
+"""What a camera with noisy predictors sees of synthetic scenes, at chosen pixels only."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from sparc_core.cad.tensors import CadTensors
+from sparc_core.geometry.camera import bearing_z1, project
+from sparc_core.geometry.pose import Pose
+from sparc_core.inputs.samples import Frame, PixelSamples
+from sparc_core.synth.corrupt import NoiseBatch, NoiseConfig, corrupt_depth, corrupt_normals, jitter_boxes
+from sparc_core.synth.raycast import RayCaster, RayHits
+from sparc_core.synth.scenes import SceneBatch
+
+_EXACT, _SLAB, _MISSING = range(3)
+MIN_VISIBLE = 0.15  # of the CAD points, unoccluded and on the image
+MIN_BOX_PX = 12.0
+
+
+@dataclass(frozen=True, eq=False)
+class SceneDetections:
+    """The visible objects of B scenes, moved to the first of N slots.
+
+    slot (B, N) which scene slot; valid (B, N); boxes_xyxy (B, N, 4) exact boxes of what is visible;
+    median_depth_m (B, N) of the visible surface; visible (B, N) share of the CAD points seen.
+    """
+
+    slot: torch.Tensor
+    valid: torch.Tensor
+    boxes_xyxy: torch.Tensor
+    median_depth_m: torch.Tensor
+    visible: torch.Tensor
+
+
+def detect(caster: RayCaster, cad: CadTensors, scene: SceneBatch, keep: int, generator, points: int = 192):
+    """Find up to `keep` visible objects a scene and box what can be seen of them."""
+    model, pose = scene.model[:, : scene.objects], scene.pose.map(lambda x: x[:, : scene.objects])
+    present = scene.present[:, : scene.objects]
+    cam = pose.transform(cad.points[model][:, :, :points])
+    uv, in_front = project(cam, scene.intrinsics)
+    inside = in_front & ((uv >= 0) & (uv <= scene.size_px[:, None, None] - 1)).all(-1)
+    hits = caster.cast(scene, uv.flatten(1, 2))
+    slots = torch.arange(scene.objects, device=uv.device)[None, :, None]
+    seen = inside & (hits.slot.view(inside.shape) == slots) & present[..., None]
+    far = torch.full_like(uv, torch.inf)
+    low = torch.where(seen[..., None], uv, far).amin(2)
+    high = torch.where(seen[..., None], uv, -far).amax(2)
+    visible = seen.float().mean(-1)
+    valid = (visible >= MIN_VISIBLE) & ((high - low) >= MIN_BOX_PX).all(-1)
+    depth = torch.where(seen, hits.depth_m.view(inside.shape), torch.nan).nanmedian(-1).values
+    # visible objects first, in random order among themselves
+    order = torch.rand(valid.shape, generator=generator, device=generator.device) + (~valid).float()
+    slot = order.argsort(1)[:, :keep]
+    boxes = torch.cat((low, high), -1).nan_to_num(posinf=0.0, neginf=1.0)
+    corner = slot[..., None].expand(-1, -1, 4)
+    valid = valid.gather(1, slot)
+    boxes = torch.where(valid[..., None], boxes.gather(1, corner), boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
+    return SceneDetections(slot, valid, boxes, depth.nan_to_num(3.0).gather(1, slot), visible.gather(1, slot))
+
+
+def take_slots(pose: Pose, slot: torch.Tensor) -> Pose:
+    """The poses (B, N) of the slots (B, N) of a (B, O) batch."""
+    rows = torch.arange(len(slot), device=slot.device)[:, None]
+    return pose.map(lambda x: x[rows, slot])
+
+
+class SceneObserver:
+    """A `PixelSource` that casts rays and corrupts what they find.
+
+    Reading the same pixel twice draws the fine noise anew; what is drawn per image stays.
+    """
+
+    def __init__(
+        self,
+        caster: RayCaster,
+        scene: SceneBatch,
+        detections: SceneDetections,
+        noise: NoiseBatch,
+        config: NoiseConfig,
+        generator: torch.Generator,
+    ):
+        self.caster, self.scene, self.detections, self.noise = caster, scene, detections, noise
+        self.generator = generator
+        self.frame = Frame(
+            scene.intrinsics,
+            scene.size_px,
+            jitter_boxes(detections.boxes_xyxy, scene.size_px, config.box_jitter, generator),
+            detections.valid,
+            self._noisy_up(),
+            scene.has_up,
+        )
+        shares = torch.tensor([config.masks_exact, config.masks_slab, config.masks_missing], dtype=torch.float32)
+        count = detections.slot.numel()
+        mode = torch.multinomial(shares.to(generator.device), count, replacement=True, generator=generator)
+        self.mask_mode = mode.view_as(detections.slot)
+        half = take_slots(scene.pose, detections.slot).S.norm(dim=-1) / 2
+        self.slab_m = half * (0.8 + 0.5 * self._rand(half.shape))
+        self.slab_seed_m = detections.median_depth_m * (1 + 0.03 * self._randn(half.shape))
+
+    def sample(self, uv_px: torch.Tensor) -> PixelSamples:
+        """Read all channels at uv_px (B, N, K, 2)."""
+        shape = uv_px.shape[:-1]
+        flat = uv_px.flatten(1, 2)
+        exact = self.caster.cast(self.scene, flat)
+        shifted_uv = flat + self.noise.edge_px[..., None] * self._randn(flat.shape)
+        shifted = self.caster.cast(self.scene, shifted_uv)
+        rays = F.normalize(bearing_z1(flat, self.scene.intrinsics), dim=-1)
+        cosine = (shifted.normal_cam * rays).sum(-1).abs()
+        depth, has_depth = corrupt_depth(
+            self.noise, flat, exact.depth_m, shifted.depth_m, cosine, exact.slot, self.generator
+        )
+        normal, has_normal = corrupt_normals(self.noise, shifted.normal_cam, has_depth, self.generator)
+        inside = ((flat >= -0.5) & (flat <= self.scene.size_px[:, None] - 0.5)).all(-1)
+        mask, has_mask = self._masks(exact, shifted, depth, has_depth, flat, shape)
+        rgb = self._shade(exact)
+        back = [x.unflatten(1, shape[1:]) for x in (rgb, normal, depth, has_depth, has_normal, inside)]
+        rgb, normal, depth, has_depth, has_normal, inside = back
+        keep = inside.float()
+        return PixelSamples(
+            uv_px, rgb * keep[..., None], normal * keep[..., None], depth * keep, mask * keep,
+            has_depth & inside, has_normal & inside, has_mask & inside, inside,
+        )  # fmt: skip
+
+    def first_images(self, rows: int) -> SceneObserver:
+        """An observer of the first `rows` images only, with the same noise and masks."""
+
+        def cut(value):
+            return dataclasses.replace(value, **{
+                f.name: cut_one(getattr(value, f.name)) for f in dataclasses.fields(value)
+            })  # fmt: skip
+
+        def cut_one(value):
+            if isinstance(value, Pose):
+                return value.map(lambda x: x[:rows])
+            return value[:rows] if isinstance(value, torch.Tensor) else value
+
+        few = copy.copy(self)
+        few.scene, few.detections, few.noise = cut(self.scene), cut(self.detections), cut(self.noise)
+        few.frame, few.mask_mode = cut(self.frame), self.mask_mode[:rows]
+        few.slab_m, few.slab_seed_m = self.slab_m[:rows], self.slab_seed_m[:rows]
+        return few
+
+    def _masks(self, exact: RayHits, shifted: RayHits, depth, has_depth, flat, shape):
+        """(B, N, K) masks in the mode drawn for each object, and whether there is one."""
+        own = self.detections.slot[..., None]
+        ragged = shifted.slot.unflatten(1, shape[1:]) == own
+        depth, has_depth = depth.unflatten(1, shape[1:]), has_depth.unflatten(1, shape[1:])
+        points = bearing_z1(flat, self.scene.intrinsics).unflatten(1, shape[1:]) * depth[..., None]
+        floor = self.scene.plane_normal[:, 0, None, None]
+        height = (points * floor).sum(-1) - self.scene.plane_offset[:, 0, None, None]
+        boxes, uv = self.frame.boxes_xyxy[:, :, None], flat.unflatten(1, shape[1:])
+        in_box = ((uv >= boxes[..., :2]) & (uv <= boxes[..., 2:])).all(-1)
+        near = (depth - self.slab_seed_m[..., None]).abs() < self.slab_m[..., None]
+        slab = in_box & near & has_depth & (height > 0.03)
+        mode = self.mask_mode[..., None]
+        mask = torch.where(mode == _SLAB, slab, ragged).float()
+        # a mask cut from depth needs an image that has depth
+        with_depth = (self.noise.level != 3)[:, None, None]
+        has_mask = ((mode == _EXACT) | ((mode == _SLAB) & with_depth)).expand_as(mask)
+        return mask * has_mask, has_mask
+
+    def _shade(self, hits: RayHits) -> torch.Tensor:
+        """(B, K, 3) colours: an albedo per object with patches, lit from the camera's upper left."""
+        surfaces = self.scene.albedo.shape[1]
+        index = hits.slot.clamp(0, surfaces - 1)[..., None].expand(-1, -1, 3)
+        albedo = self.scene.albedo.gather(1, index)
+        patch = ((hits.face // 12) * 0.618034) % 1.0
+        light = F.normalize(albedo.new_tensor([-0.4, -0.6, -0.7]), dim=0)
+        lambert = (hits.normal_cam @ light).clamp(min=0)[..., None]
+        colour = albedo * (0.7 + 0.6 * patch[..., None]) * (0.45 + 0.55 * lambert)
+        colour = colour + 0.03 * self._randn(colour.shape)
+        return torch.where((hits.slot >= 0)[..., None], colour, 0.5).clamp(0, 1)
+
+    def _noisy_up(self) -> torch.Tensor:
+        up = self.scene.up_cam
+        return F.normalize(up + 0.02 * self._randn(up.shape), dim=-1)
+
+    def _rand(self, shape):
+        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+
+    def _randn(self, shape):
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)

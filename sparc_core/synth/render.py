@@ -1,0 +1,107 @@
+"""Whole images of synthetic scenes: what the demo camera and the benchmarks see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.geometry.camera import bearing_z1
+from sparc_core.synth.corrupt import NoiseBatch, corrupt_depth
+from sparc_core.synth.raycast import RayCaster, RayHits
+from sparc_core.synth.scenes import SceneBatch
+
+_LIGHT_CAM = (-0.35, -0.7, -0.6)
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedView:
+    """One image: rgb (H, W, 3) uint8; depth_m (H, W) float32 exact z-depth, 0 where nothing is;
+    normal_cam (H, W, 3) float32; slot (H, W) int64 as in `RayHits`."""
+
+    rgb: np.ndarray
+    depth_m: np.ndarray
+    normal_cam: np.ndarray
+    slot: np.ndarray
+
+
+class SceneRenderer:
+    """Renders single scenes with the colours of their CAD models, and adds sensor noise."""
+
+    def __init__(self, library: CadLibrary, caster: RayCaster):
+        self.caster = caster
+        counts = [len(model.faces) for model in library.models]
+        self.first_face = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.face_colors = np.concatenate([model.face_colors for model in library.models])
+
+    def render(self, scene: SceneBatch, index: int = 0) -> RenderedView:
+        """The view of scene `index` of a batch, one ray a pixel, without noise."""
+        one = single_scene(scene, index)
+        width, height = (int(v) for v in one.size_px[0])
+        uv = pixel_grid(width, height).to(one.size_px.device)
+        hits = self.caster.cast(one, uv)
+        shape = (height, width)
+        return RenderedView(
+            self._colour(one, uv, hits).reshape(*shape, 3),
+            hits.depth_m[0].cpu().numpy().reshape(shape),
+            hits.normal_cam[0].cpu().numpy().reshape(*shape, 3),
+            hits.slot[0].cpu().numpy().reshape(shape),
+        )
+
+    def sensor_depth(
+        self, scene: SceneBatch, index: int, view: RenderedView, noise: NoiseBatch, generator: torch.Generator
+    ) -> np.ndarray:
+        """(H, W) float32 depth of the view as a depth camera would give it, 0 in holes.
+
+        noise: parameters of one image (B = 1) at level SENSOR.
+        """
+        one = single_scene(scene, index)
+        height, width = view.depth_m.shape
+        uv = pixel_grid(width, height)
+        shift = noise.edge_px[..., None] * torch.randn(uv.shape, generator=generator)
+        column = (uv + shift).round().long()
+        x, y = column[..., 0].clamp(0, width - 1), column[..., 1].clamp(0, height - 1)
+        depth = torch.from_numpy(view.depth_m).reshape(1, -1)
+        shifted = depth.gather(1, y * width + x)
+        rays = F.normalize(bearing_z1(uv, one.intrinsics), dim=-1)
+        cosine = (torch.from_numpy(view.normal_cam).reshape(1, -1, 3) * rays).sum(-1).abs()
+        slot = torch.from_numpy(view.slot).reshape(1, -1)
+        noisy, _ = corrupt_depth(noise, uv, depth, shifted, cosine, slot, generator)
+        return noisy.reshape(height, width).numpy()
+
+    def _colour(self, scene: SceneBatch, uv: torch.Tensor, hits: RayHits) -> np.ndarray:
+        """(K, 3) uint8: the CAD models' face colours or the planes' albedo, one light, soft contact."""
+        slot, face = hits.slot[0].cpu().numpy(), hits.face[0].cpu().numpy()
+        slots = scene.model.shape[1]
+        colour = np.full((len(slot), 3), 190.0)
+        on_object = (slot >= 0) & (slot < slots)
+        model = scene.model[0].cpu().numpy()
+        colour[on_object] = self.face_colors[self.first_face[model[slot[on_object]]] + face[on_object]]
+        on_plane = slot >= slots
+        # floors and walls are pale, whatever their albedo
+        planes = 0.55 + 0.35 * scene.albedo[0, slots:].cpu().numpy()
+        colour[on_plane] = 255 * planes[slot[on_plane] - slots]
+        light = F.normalize(torch.tensor(_LIGHT_CAM), dim=0).numpy()
+        lambert = np.clip(hits.normal_cam[0].cpu().numpy() @ light, 0, None)[:, None]
+        return np.clip(colour * (0.5 + 0.55 * lambert), 0, 255).astype(np.uint8)
+
+
+def single_scene(scene: SceneBatch, index: int) -> SceneBatch:
+    """Scene `index` of a batch as a batch of one."""
+    from dataclasses import fields, replace
+
+    cut = {
+        f.name: getattr(scene, f.name)[index : index + 1]
+        for f in fields(scene)
+        if isinstance(getattr(scene, f.name), torch.Tensor)
+    }
+    return replace(scene, pose=scene.pose.map(lambda x: x[index : index + 1]), **cut)
+
+
+def pixel_grid(width: int, height: int) -> torch.Tensor:
+    """(1, H·W, 2) float pixel centres, row by row."""
+    x, y = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
+    return torch.stack((x, y), -1).float().reshape(1, -1, 2)

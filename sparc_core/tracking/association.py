@@ -1,0 +1,57 @@
+"""Which object is which track: overlap of boxes and distance in 3D, matched by the Hungarian method.
+
+In: boxes in pixels and centres in metres. Out: a cost matrix and the pairs that belong together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+# Corners of the canonical unit cube, (8, 3).
+UNIT_CUBE_CORNERS = np.stack(np.meshgrid(*[(-0.5, 0.5)] * 3, indexing="ij"), -1).reshape(8, 3)
+
+# The cost of a pair that may not be matched, and so of leaving a track and an object alone. With
+# allowed costs below it, two poor matches never displace one good match and one newcomer.
+UNMATCHED_COST = 1.0
+
+
+def box_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
+    """(A, 4) and (B, 4) xyxy boxes in pixels -> (A, B) intersection over union; NaN boxes give 0."""
+    a = np.asarray(boxes_a, dtype=np.float64).reshape(-1, 1, 4)
+    b = np.asarray(boxes_b, dtype=np.float64).reshape(1, -1, 4)
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    intersection = sides.prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = intersection / union
+    return np.nan_to_num(np.where(union > 0, iou, 0.0), nan=0.0)
+
+
+def association_cost(
+    iou: np.ndarray,
+    distance_m: np.ndarray,
+    same_category: np.ndarray,
+    *,
+    max_distance_m: float,
+    min_iou: float,
+) -> np.ndarray:
+    """(N, M) cost in [0, 1] of matching track n with object m; `UNMATCHED_COST` where not allowed.
+
+    distance_m is NaN where the two poses are not in one frame: then the overlap alone decides. A
+    pair of one category is allowed when it is near enough or overlaps enough: depth errors along the
+    ray move a distant object further than its box.
+    """
+    comparable = np.isfinite(distance_m)
+    distance = np.where(comparable, np.minimum(np.nan_to_num(distance_m) / max_distance_m, 1.0), 0.0)
+    cost = np.where(comparable, 0.5 * (1 - iou) + 0.5 * distance, 1 - iou)
+    near = comparable & (distance < 1.0)
+    return np.where(same_category & (near | (iou >= min_iou)), cost, UNMATCHED_COST)
+
+
+def match(cost: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """(N, M) costs -> pairs (n, m) of the cheapest assignment, those at `UNMATCHED_COST` left out."""
+    if cost.size == 0:
+        return ()
+    rows, columns = linear_sum_assignment(cost)
+    return tuple((int(n), int(m)) for n, m in zip(rows, columns, strict=True) if cost[n, m] < UNMATCHED_COST)

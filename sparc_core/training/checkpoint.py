@@ -1,0 +1,61 @@
+"""Weights files (safetensors with the resolved config inside) and resumable training checkpoints."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.training.config import ModelConfig, from_dict, to_dict
+
+
+def save_weights(path: Path, network_state: dict[str, torch.Tensor], config: ModelConfig) -> None:
+    """Write a network's parameters with its `ModelConfig` in the file's metadata."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().float().cpu().contiguous() for name, value in network_state.items()}
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"model_config": json.dumps(to_dict(config))})
+    partial.replace(path)
+
+
+def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = None):
+    """The network of a weights file in evaluation mode, and its config: (MultiSparcNet, ModelConfig).
+
+    config: use this instead of the one in the file. Raises ValueError naming the file when it is not a
+    safetensors file, carries no config, or its shapes do not fit the config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"weights {path}: no such file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stored:
+            metadata = stored.metadata() or {}
+            state = {name: stored.get_tensor(name) for name in stored.keys()}
+    except (SafetensorError, struct.error, OSError) as error:
+        raise ValueError(f"weights {path}: not a readable safetensors file: {error}") from error
+    if config is None:
+        if "model_config" not in metadata:
+            raise ValueError(f"weights {path}: holds no model_config; it was not written by sparc pretrain")
+        config = from_dict(ModelConfig, json.loads(metadata["model_config"]), f"weights {path}: model_config")
+    network = MultiSparcNet(config.network)
+    problems = _misfits(network.state_dict(), state)
+    if problems:
+        raise ValueError(f"weights {path}: do not fit the config: {'; '.join(problems[:4])}"
+                         + (f" and {len(problems) - 4} more" if len(problems) > 4 else ""))
+    network.load_state_dict(state)
+    return network.to(device).eval().requires_grad_(False), config
+
+
+def _misfits(expected: dict, got: dict) -> list[str]:
+    problems = [f"{name} is missing" for name in sorted(set(expected) - set(got))]
+    problems += [f"{name} is unknown" for name in sorted(set(got) - set(expected))]
+    for name in sorted(set(expected) & set(got)):
+        if expected[name].shape != got[name].shape:
+            problems.append(f"{name} is {tuple(got[name].shape)}, expected {tuple(expected[name].shape)}")
+    return problems

@@ -1,0 +1,248 @@
+"""Training of Multi-SPARC-Net on synthetic scenes (Multi-SPARC sections 3.3, 3.4, supplement B).
+
+An image batch is refined three times in a row, each time from the network's own detached output, with
+one optimiser step each; then new images are drawn. One image in four trains the score instead, on
+poses of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
+from sparc_core.geometry.pose import Pose, where
+from sparc_core.geometry.rotation import rotation_y
+from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.refine.initial import start_translation
+from sparc_core.refine.loop import keep_plausible, observe_tokens, refine
+from sparc_core.refine.update import apply_update
+from sparc_core.training.config import ModelConfig
+from sparc_core.training.data import DataConfig, SyntheticData, TrainingBatch
+from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
+from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts
+
+OPTIMISERS = ("adamw", "lamb")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run, resolved. steps: optimiser steps; the learning rate warms up over `warmup_steps` and
+    follows a cosine to 1 % at the end. time_limit_min > 0 ends the run by the clock instead, and the
+    cosine follows whichever of the two is further. images: B. classifier_share of the images train σ;
+    of those, `converged_share` get poses the network itself reached from one of the four rotations.
+    paper_start_share of the other images start as in the paper, the rest as a search with depth would.
+    ema: decay of the averaged weights, which are what is evaluated and shipped."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    steps: int = 60_000
+    time_limit_min: float = 0.0
+    warmup_steps: int = 300
+    images: int = 16
+    refinements: int = 3
+    classifier_share: float = 0.25
+    converged_share: float = 0.7
+    paper_start_share: float = 0.35
+    gradient_clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser must be one of {OPTIMISERS}, got {self.optimiser!r}")
+        for name in ("steps", "images", "refinements"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training {name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.classifier_share < 1:
+            raise ValueError(f"training classifier_share must be in [0, 1), got {self.classifier_share}")
+
+
+class Trainer:
+    """Holds network, optimiser, averaged weights and random state; `run` trains, `state` resumes."""
+
+    def __init__(self, config: TrainConfig, library: CadLibrary, device: str = "cpu"):
+        self.config, self.device = config, device
+        torch.manual_seed(config.seed)
+        self.network = MultiSparcNet(config.model.network).to(device)
+        self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.optimiser = make_optimiser(config, self.network)
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.data = SyntheticData(library, config.data, config.model.inputs, device)
+        self.step, self.elapsed_s = 0, 0.0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or by the clock, whichever is further."""
+        by_steps = self.step / self.config.steps
+        limit_s = self.config.time_limit_min * 60
+        return min(1.0, max(by_steps, self.elapsed_s / limit_s if limit_s > 0 else 0.0))
+
+    def run(self, report: Callable[[dict], None], stop: Callable[[], bool] = lambda: False) -> None:
+        """Train until the steps or the time are used up, or `stop()` says so after an image batch.
+
+        `report` gets {"step", "loss", "align_loss", "score_loss", "learning_rate", "elapsed_s"} after
+        every image batch.
+        """
+        self.network.train()
+        while self.progress < 1 and not stop():
+            began = time.perf_counter()
+            batch = self.data.batch(self.config.images, self.generator)
+            metrics = self._train_on(batch)
+            self.elapsed_s += time.perf_counter() - began
+            report({"step": self.step, "elapsed_s": self.elapsed_s, **metrics})
+
+    def averaged_network(self) -> MultiSparcNet:
+        """The network with the averaged weights, in evaluation mode."""
+        network = MultiSparcNet(self.config.model.network).to(self.device)
+        network.load_state_dict(self.averaged)
+        return network.eval().requires_grad_(False)
+
+    def state(self) -> dict:
+        """Everything needed to go on as if the run had not been interrupted."""
+        return {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+        }
+
+    def load_state(self, state: dict) -> None:
+        """The inverse of `state`."""
+        self.network.load_state_dict(state["network"])
+        self.averaged = {name: value.to(self.device) for name, value in state["averaged"].items()}
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+
+    def _train_on(self, batch: TrainingBatch) -> dict[str, float]:
+        config = self.config
+        pose = update_starts(batch, config, self.generator)
+        scoring = torch.arange(config.images, device=self.device) < round(config.images * config.classifier_share)
+        scoring = scoring[:, None].expand(pose.shape)
+        sums = {"loss": 0.0, "align_loss": 0.0, "score_loss": 0.0}
+        for iteration in range(config.refinements):
+            # reaching poses takes a search of its own, so it is done once an image batch
+            pose = where(scoring, self._classifier_poses(batch, reach=iteration == 0), pose)
+            losses, updated = self._losses(batch, pose, scoring)
+            self._optimise(losses["loss"])
+            for name in sums:
+                sums[name] += losses[name].item() / config.refinements
+            pose = rescue_lost(keep_plausible(updated.detach()), batch, self.generator)
+        return {**sums, "learning_rate": self.optimiser.param_groups[0]["lr"]}
+
+    def _losses(self, batch: TrainingBatch, pose: Pose, scoring: torch.Tensor):
+        config = self.config
+        model = config.model
+        tokens = observe_tokens(
+            model.inputs, batch.frame, batch.source, batch.surface, pose, batch.box_samples, self.generator
+        )
+        output = self.network(tokens.features, tokens.context, tokens.valid, batch.frame.object_valid)
+        updated = apply_update(pose, output.raw_update, model.parametrisation)
+        first = torch.randint(0, batch.surface.points.shape[1] - config.loss.points + 1, (1,)).item()
+        points = batch.surface.points[batch.surface.model][:, :, first : first + config.loss.points]
+        align = alignment_loss(updated, batch.truth, batch.symmetry_order, points, config.loss.size_exponent)
+        correct = pose_errors(pose, batch.truth, batch.symmetry_order).within(THRESHOLDS["20cm/20deg/20%"])
+        score = score_loss(output.score_logit, correct)
+        valid = batch.frame.object_valid
+        align, score = masked_mean(align, valid & ~scoring), masked_mean(score, valid & scoring)
+        total = config.loss.align_weight * align + config.loss.score_weight * score
+        return {"loss": total, "align_loss": align, "score_loss": score}, updated
+
+    def _classifier_poses(self, batch: TrainingBatch, reach: bool) -> Pose:
+        """Poses to classify: from the regions around the truth, or where refinement really ends up
+        from one of the four rotations."""
+        config = self.config
+        drawn = classifier_poses(batch.truth, self.generator)
+        rows = round(config.images * config.classifier_share)
+        if not reach or rows * config.converged_share == 0:
+            return drawn
+        start = update_starts(batch, config, self.generator)
+        turns = torch.randint(4, batch.truth.shape, generator=self.generator, device=self.device)
+        start = Pose(start.R @ rotation_y(turns * (math.pi / 2)), start.T, start.S).map(lambda x: x[:rows])
+        few = first_images(batch, rows)
+        reached, _ = refine(
+            self.network, config.model.inputs, few.frame, few.source, few.surface, start, few.box_samples,
+            self.generator, parametrisation=config.model.parametrisation, refinements=config.refinements,
+            score=False,
+        )  # fmt: skip
+        use = torch.rand(reached.shape, generator=self.generator, device=self.device) < config.converged_share
+        mixed = where(use, reached, drawn.map(lambda x: x[:rows]))
+        return Pose(*(torch.cat((getattr(mixed, n), getattr(drawn, n)[rows:])) for n in ("R", "T", "S")))
+
+    def _optimise(self, loss: torch.Tensor) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * self._schedule()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            current = self.network.state_dict()
+            torch._foreach_lerp_(list(self.averaged.values()), list(current.values()), 1 - decay)
+
+    def _schedule(self) -> float:
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+
+
+def make_optimiser(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW, or the paper's LAMB (from timm)."""
+    if config.optimiser == "lamb":
+        from timm.optim import Lamb
+
+        return Lamb(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def update_starts(batch: TrainingBatch, config: TrainConfig, generator: torch.Generator) -> Pose:
+    """Start poses for updates: per image the paper's wide ones, or those of a search with depth."""
+    wide = paper_starts(batch.truth, batch.frame, batch.scale_low_m, batch.scale_high_m, generator)
+    # the search knows the catalogue's extents, or only roughly how large such objects are
+    shape = (*batch.truth.shape, 1)
+    rough = torch.randn((*batch.truth.shape, 3), generator=generator, device=generator.device)
+    sure = torch.rand(shape, generator=generator, device=generator.device) < 0.5
+    S = torch.where(sure, batch.catalogue_m, batch.truth.S * (0.25 * rough).exp())
+    searched = Pose(upright_starts(batch.truth, batch.frame, generator), start_translation(batch.frame, batch.box_samples, S), S)
+    draw = torch.rand(len(S), generator=generator, device=generator.device)
+    return where((draw < config.paper_start_share)[:, None].expand(batch.truth.shape), wide, searched)
+
+
+def rescue_lost(pose: Pose, batch: TrainingBatch, generator: torch.Generator) -> Pose:
+    """Put poses that left the room (nearer than 0.2 m, farther than 15 m) back near the truth."""
+    lost = (pose.T[..., 2] < 0.2) | (pose.T.norm(dim=-1) > 15)
+    jitter = torch.randn(pose.T.shape, generator=generator, device=generator.device)
+    return where(lost, Pose(pose.R, batch.truth.T + 0.3 * jitter, batch.truth.S), pose)
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of the values where the mask holds; 0 with no entry."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def first_images(batch: TrainingBatch, rows: int) -> TrainingBatch:
+    """The batch cut to its first `rows` images."""
+
+    def cut(value):
+        return replace(value, **{f.name: getattr(value, f.name)[:rows] for f in fields(value)})
+
+    return replace(
+        batch,
+        frame=cut(batch.frame),
+        surface=replace(batch.surface, model=batch.surface.model[:rows]),
+        box_samples=cut(batch.box_samples),
+        source=batch.source.first_images(rows),
+    )

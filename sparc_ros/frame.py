@@ -1,0 +1,223 @@
+"""One frame from messages to tracked objects: decode, check, align, track. No node, no publisher.
+
+In: the synchronised messages of one image and what is known of the camera's pose. Out: a frozen
+`FrameResult` for the publishers. Anything wrong with an input raises `InputError` with the topic's
+name; the worker reports it and goes on with the next frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparc_core.tracking.tracker import Tracker, TrackerConfig, TrackerUpdate
+from sparc_core.types import AlignedObject, AlignmentResult, Camera, Detection
+from sparc_ros import image_adapter, image_codec
+from sparc_ros.conversions import (
+    DetectionRules,
+    ReadDetections,
+    camera_from_info,
+    detections_from_msg,
+    stamp_seconds,
+)
+from sparc_ros.parameters import NodeParameters, parse_class_map
+
+
+class InputError(ValueError):
+    """An input message that cannot be used; the text names the topic and what to do."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Resolved names of the inputs, for messages to the user."""
+
+    image: str
+    camera_info: str
+    depth: str
+    detections: str
+
+
+@dataclass(frozen=True, eq=False)
+class FrameMessages:
+    """The messages of one image; depth and detections are None where the node does not subscribe."""
+
+    image: object
+    info: object
+    depth: object | None
+    detections: object | None
+    arrived_s: float  # time.monotonic() when the set was complete
+
+
+@dataclass(frozen=True, eq=False)
+class CameraPlace:
+    """What is known of the camera at an image's stamp; `problem` says why something is missing."""
+
+    T_fixed_cam: np.ndarray | None = None
+    up_cam: tuple[float, float, float] | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class FrameWarning:
+    """Something the user should know that did not stop the frame. `kind` groups them for the log."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """header: the image's own. objects and track_ids go together; warnings are for the user."""
+
+    header: object
+    image_rgb: np.ndarray
+    camera: Camera
+    objects: tuple[AlignedObject, ...]
+    track_ids: tuple[int, ...]
+    update: TrackerUpdate
+    warnings: tuple[FrameWarning, ...]
+    timing_ms: dict[str, float]
+
+
+class FrameProcessor:
+    """Runs the aligner and the tracker on one frame after the other (from one thread)."""
+
+    def __init__(self, aligner, topics: Topics, parameters: NodeParameters, file_detections=None):
+        self._aligner = aligner
+        self._topics = topics
+        self._file_detections: tuple[Detection, ...] | None = file_detections
+        self._model_ids = frozenset(model.model_id for model in aligner.cad_library.models)
+        self._tracker = Tracker()
+        self.configure(parameters)
+
+    def configure(self, parameters: NodeParameters) -> None:
+        """Take over parameters that changed at run time; they hold from the next frame on."""
+        self._parameters = parameters
+        self._rules = DetectionRules(
+            categories=parameters.categories,
+            class_map=parse_class_map(parameters.class_map),
+            model_ids=self._model_ids,
+            min_score=parameters.min_detection_score,
+            max_count=parameters.max_detections,
+        )
+        self._tracker.config = TrackerConfig(
+            max_age_s=parameters.track_max_age_s, max_hidden_s=parameters.track_max_hidden_s
+        )
+
+    def process(self, messages: FrameMessages, place: CameraPlace) -> FrameResult:
+        """Align and track the objects of one frame. Raises InputError naming a topic."""
+        start = time.perf_counter()
+        image_rgb = self._image(messages.image)
+        camera = self._camera(messages.info, image_rgb.shape, place)
+        depth_m = self._depth(messages.depth, image_rgb.shape)
+        read = self._detections(messages.detections)
+        decoded = time.perf_counter()
+        if read.detections:
+            result = self._aligner.align(image_rgb, camera, read.detections, depth_m)
+        else:
+            result = AlignmentResult(camera)
+        aligned = time.perf_counter()
+        # `detection` counts what went into the aligner; users count in their own message.
+        objects = tuple(
+            dataclasses.replace(obj, detection=read.index[obj.detection])
+            for obj in result.objects
+            if obj.score >= self._parameters.min_score
+        )
+        stamp_s = stamp_seconds(messages.image.header.stamp)
+        update = self._tracker.update(objects, stamp_s, camera, place.T_fixed_cam)
+        timing_ms = {f"align/{name}": value for name, value in result.timing_ms.items()} | {
+            "decode": 1e3 * (decoded - start),
+            "align": 1e3 * (aligned - decoded),
+            "track": 1e3 * (time.perf_counter() - aligned),
+        }
+        return FrameResult(
+            header=messages.image.header,
+            image_rgb=image_rgb,
+            camera=camera,
+            objects=objects,
+            track_ids=update.track_ids,
+            update=update,
+            warnings=self._warnings(read, result, depth_m, place, update, messages.image.header),
+            timing_ms=timing_ms,
+        )
+
+    def _image(self, msg) -> np.ndarray:
+        compressed = self._parameters.image_transport == "compressed"
+        try:
+            return image_codec.compressed_to_rgb(msg) if compressed else image_adapter.image_to_rgb(msg)
+        except ValueError as error:
+            raise InputError(f"image on {self._topics.image}: {error}") from error
+
+    def _camera(self, info, shape: tuple[int, ...], place: CameraPlace) -> Camera:
+        try:
+            camera = camera_from_info(
+                info,
+                self._topics.camera_info,
+                rectified=self._parameters.image_is_rectified,
+                up_cam=place.up_cam,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if (camera.height, camera.width) != shape[:2]:
+            raise InputError(
+                f"camera info on {self._topics.camera_info} is for {camera.width}x{camera.height} pixels, "
+                f"the image on {self._topics.image} has {shape[1]}x{shape[0]}: is it this image's camera info?"
+            )
+        return camera
+
+    def _depth(self, msg, shape: tuple[int, ...]) -> np.ndarray | None:
+        if msg is None:
+            return None
+        try:
+            depth_m = image_adapter.depth_to_metres(msg, self._parameters.depth_unit_m)
+        except ValueError as error:
+            raise InputError(f"depth on {self._topics.depth}: {error}") from error
+        if depth_m.shape != shape[:2]:
+            raise InputError(
+                f"depth on {self._topics.depth} has {depth_m.shape[1]}x{depth_m.shape[0]} pixels, the image "
+                f"on {self._topics.image} {shape[1]}x{shape[0]}: publish depth aligned to the image "
+                "(RealSense: align_depth.enable:=true), or set use_depth:=false"
+            )
+        return depth_m
+
+    def _detections(self, msg) -> ReadDetections:
+        if msg is not None:
+            return detections_from_msg(msg, self._rules)
+        detections = self._file_detections or ()
+        return ReadDetections(detections, tuple(range(len(detections))), (), (), 0)
+
+    def _warnings(self, read: ReadDetections, result: AlignmentResult, depth_m, place, update, header):
+        topic = self._topics.detections
+        skipped = [(read.index[skip.detection], skip.reason) for skip in result.skipped]
+        found = {
+            "detections": _listed(f"detections on {topic} left out", read.left_out + tuple(skipped)),
+            "place": place.problem,
+        }
+        if read.unknown_classes:
+            names = ", ".join(repr(name) for name in read.unknown_classes[:5])
+            found["category"] = f"unknown category on {topic}: {names}: left out (class_map can name them)"
+        if read.capped:
+            found["capped"] = (
+                f"{read.capped} detections on {topic} beyond max_detections = "
+                f"{self._parameters.max_detections} were left out (lowest scores)"
+            )
+        if depth_m is not None and not depth_m.any():
+            found["depth"] = f"depth on {self._topics.depth} has no valid value (all zero or NaN)"
+        if not header.frame_id:
+            found["frame"] = (
+                f"image on {self._topics.image} has an empty frame_id: its objects have no TF and no markers"
+            )
+        if update.time_jumped_back:
+            found["time"] = f"stamps on {self._topics.image} jumped back: every track was ended"
+        return tuple(FrameWarning(kind, text) for kind, text in found.items() if text)
+
+
+def _listed(title: str, reasons) -> str | None:
+    """'TITLE: 3 (reason), 7 (reason) and 12 more', or None when there are none."""
+    if not reasons:
+        return None
+    listed = ", ".join(f"{index} ({reason})" for index, reason in reasons[:3])
+    return f"{title}: {listed}" + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")

@@ -1,0 +1,221 @@
+"""The align node: wiring of inputs, one inference thread, outputs and diagnostics.
+
+Reading order: `subscriptions` -> `worker` -> `frame` -> `publishers`; this file only connects them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Imu
+from tf2_ros import Buffer, TransformListener
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.files.detections import read_detections
+from sparc_core.pipeline import Aligner, AlignerConfig
+from sparc_core.visualise import draw_overlay
+from sparc_ros import image_adapter, transform_adapter
+from sparc_ros.diagnostics import FrameLog, Throttle, diagnostic_array
+from sparc_ros.frame import FrameMessages, FrameProcessor, InputError
+from sparc_ros.gravity import CameraPlacer, ImuUp
+from sparc_ros.markers import export_mesh_uris
+from sparc_ros.parameters import NodeParameters, declare_parameters, resolve_changes
+from sparc_ros.publishers import FrameOutputs
+from sparc_ros.subscriptions import FrameInputs
+from sparc_ros.worker import LatestJobWorker
+
+LOG_PERIOD_S = 10.0
+STOP_TIMEOUT_S = 2.0
+
+
+def load_aligner(parameters: NodeParameters) -> Aligner:
+    """The aligner with the CAD library and weights the parameters name; ValueError names the parameter."""
+    try:
+        library = CadLibrary.open(parameters.cad_library)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"parameter cad_library: {error}") from error
+    config = AlignerConfig(scale_mode=parameters.scale_mode, max_candidates=parameters.max_candidates)
+    weights = Path(parameters.weights).expanduser() if parameters.weights else None
+    try:
+        return Aligner.load(weights, library, device=parameters.device, config=config)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"parameter weights ({parameters.weights or 'shipped'}) on device {parameters.device}: {error}"
+        ) from error
+
+
+class AlignNode(Node):
+    """Aligns CAD models with the objects in a camera's images.
+
+    Raises ValueError naming the parameter for one that cannot be used.
+    """
+
+    def __init__(self, load: Callable[[NodeParameters], Aligner] = load_aligner, **node_options):
+        super().__init__("align_node", automatically_declare_parameters_from_overrides=True, **node_options)
+        # (rclpy's Node has a `_parameters` of its own.)
+        self._values = declare_parameters(self)
+        self._backends = {"images by": image_adapter.BACKEND, "rotations by": transform_adapter.BACKEND}
+        self.get_logger().info(", ".join(f"{what} {name}" for what, name in self._backends.items()))
+        aligner = self._load(load)
+        self._library = aligner.cad_library
+        mesh_uris = export_mesh_uris(self._library, self._values.mesh_path)
+
+        self._log = FrameLog()
+        self._throttle = Throttle(LOG_PERIOD_S)
+        self._outputs = FrameOutputs(self, self._library, mesh_uris, draw_overlay)
+        self._tf_buffer = Buffer()
+        self._tf_listener = TransformListener(self._tf_buffer, self)
+        self._placer = CameraPlacer(self._tf_buffer, self._subscribe_imu())
+        self._worker = LatestJobWorker(self._process, self._on_failure)
+        self._inputs = FrameInputs(self, self._values, self._worker.submit)
+        self._processor = FrameProcessor(
+            aligner, self._inputs.topics, self._values, self._detections_from_file()
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A steady clock: with use_sim_time and no /clock, silence must still be told.
+        self.create_timer(1.0, self._each_second, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.add_post_set_parameters_callback(self._on_parameters)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        topics = ", ".join(f"{state.name} on {state.topic}" for state in self._inputs.monitor.states(0.0))
+        self.get_logger().info(f"ready; waiting for {topics}")
+
+    def close(self) -> None:
+        """End the inference thread; call it before the node is destroyed."""
+        worker = getattr(self, "_worker", None)  # there is none when the node could not start
+        if worker is not None and not worker.stop(STOP_TIMEOUT_S):
+            self.get_logger().warning(f"the running frame did not end within {STOP_TIMEOUT_S} s")
+
+    def _load(self, load) -> Aligner:
+        start = time.perf_counter()
+        aligner = load(self._values)
+        library = aligner.cad_library
+        for path, reason in library.skipped:
+            self.get_logger().warning(f"CAD library {self._values.cad_library}: skipped {path}: {reason}")
+        self.get_logger().info(
+            f"{len(library.models)} CAD models in {', '.join(library.categories)}; network on "
+            f"{self._values.device}; loaded in {time.perf_counter() - start:.1f} s"
+        )
+        return aligner
+
+    def _subscribe_imu(self) -> ImuUp:
+        imu = ImuUp()
+        if self._values.up_source == "imu":
+            self.create_subscription(Imu, "imu", imu.add, qos_profile_sensor_data)
+        return imu
+
+    def _detections_from_file(self):
+        if self._values.detections_source != "file":
+            return None
+        try:
+            return read_detections(self._values.detections_file)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"parameter detections_file: {error}") from error
+
+    # In the inference thread.
+
+    def _process(self, messages: FrameMessages) -> None:
+        start = time.perf_counter()
+        place = self._placer.place(messages.image.header, self._values)
+        placed = time.perf_counter()
+        result = self._processor.process(messages, place)
+        publish = time.perf_counter()
+        latency_ms = self._outputs.publish(result, messages.arrived_s, self._values)
+        timing_ms = result.timing_ms | {
+            "tf": 1e3 * (placed - start),
+            "publish": 1e3 * (time.perf_counter() - publish),
+            "arrival to publication": latency_ms,
+        }
+        now_s = time.monotonic()
+        self._log.result(result, timing_ms, now_s)
+        for warning in result.warnings:
+            if self._throttle.allows(warning.kind, now_s):
+                self.get_logger().warning(warning.text)
+
+    def _on_failure(self, messages: FrameMessages, error: Exception) -> None:
+        if not self.context.ok():
+            return  # the node is going down: publishers no longer exist
+        expected = isinstance(error, InputError)
+        text = str(error) if expected else f"frame failed: {type(error).__name__}: {error}"
+        now_s = time.monotonic()
+        self._log.error(text, now_s)
+        if self._throttle.allows(text, now_s):
+            details = "" if expected else "\n" + "".join(traceback.format_exception(error))
+            self.get_logger().error(text + details)
+
+    # In the executor.
+
+    def _each_second(self) -> None:
+        now_s = time.monotonic()
+        monitor = self._inputs.monitor
+        for state in monitor.newly_silent(now_s):
+            self.get_logger().warning(
+                f"no message of {state.name} on {state.topic} ({state.qos}) for "
+                f"{self._values.stale_input_s:.0f} s: is it published, and with a QoS that matches?"
+            )
+        mismatch = monitor.mismatch(now_s)
+        if mismatch and self._throttle.allows("mismatch", now_s):
+            self.get_logger().error(mismatch)
+        array = diagnostic_array(
+            self.get_clock().now().to_msg(),
+            self.get_fully_qualified_name().lstrip("/"),
+            monitor,
+            self._log.state(now_s),
+            self._worker.counts,
+            self._library,
+            self._backends,
+            now_s,
+        )
+        self._diagnostics.publish(array)
+
+    def _changes(self, parameters) -> dict:
+        return {p.name: p.value for p in parameters if hasattr(self._values, p.name)}
+
+    def _check_parameters(self, parameters):
+        from rcl_interfaces.msg import SetParametersResult
+
+        try:
+            resolve_changes(self._values, self._changes(parameters))
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_parameters(self, parameters) -> None:
+        self._values = resolve_changes(self._values, self._changes(parameters))
+        self._processor.configure(self._values)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the align node until it is told to end: 0; 2 when a parameter keeps it from starting."""
+    node = None
+    try:
+        rclpy.init(args=args)
+        node = AlignNode()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # Ctrl-C or SIGTERM: the way to end a node
+    except ValueError as error:
+        rclpy.logging.get_logger("align_node").fatal(str(error))
+        return 2
+    finally:
+        # A second Ctrl-C must not turn a clean end into a traceback.
+        with contextlib.suppress(KeyboardInterrupt):
+            if node is not None:
+                node.close()
+                node.destroy_node()
+            rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
