@@ -8,7 +8,7 @@ their sizes and small turns.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,16 +49,17 @@ class _Place:
 
 
 PLACES = (
-    _Place("table", 3.0, -0.5, 10.0),
-    _Place("display", 3.1, -0.5, -15.0, on=0),
-    _Place("chair", 2.3, 0.35, 150.0),
+    _Place("table", 3.1, -0.35, 10.0),
+    _Place("display", 3.1, -0.35, -15.0, on=0),
+    _Place("chair", 2.4, 0.5, 150.0),
     _Place("sofa", 4.3, 1.6, 25.0),
-    _Place("bookshelf", 5.0, -1.6, 0.0),
-    _Place("bin", 2.2, -1.35, 0.0),
+    _Place("bookshelf", 4.9, -2.3, -10.0),
+    _Place("bin", 2.5, -1.3, 0.0),
 )
 # Floor and two walls as (unit normal towards the room, offset along it), in the map frame.
 PLANES = (((0.0, 0.0, 1.0), 0.0), ((-1.0, 0.0, 0.0), -5.6), ((0.0, -1.0, 0.0), -3.2))
-TARGET = np.array([3.4, -0.1, 0.5])
+PLANE_ALBEDO = ((0.75, 0.5, 0.3), (0.8, 0.85, 0.9), (0.75, 0.8, 0.85))
+TARGET = np.array([3.4, -0.25, 0.5])
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +67,13 @@ class DemoView:
     """One image: rgb (H, W, 3) uint8; depth_m (H, W) float32 with sensor noise, 0 in holes.
 
     truth: the visible objects in the camera frame; `detection` counts them, `box_xyxy` is the jittered
-    box. T_map_link (4, 4): the camera's body frame.
+    box. place_numbers: of each, its place in PLACES. T_map_link (4, 4): the camera's body frame.
     """
 
     rgb: np.ndarray
     depth_m: np.ndarray
     truth: tuple[AlignedObject, ...]
+    place_numbers: tuple[int, ...]
     T_map_link: np.ndarray
 
 
@@ -102,8 +104,10 @@ class DemoWorld:
         self._place_objects()
         is_display = torch.tensor([[place.category == "display" for place in PLACES]])
         sensor = NoiseConfig(perfect=0.0, sensor=1.0, monocular=0.0, none=0.0)
-        # One draw for the whole run: this is one sensor. Its fine noise is new in every image.
-        self._noise = draw_noise(sensor, 1, len(PLACES), self._generator, is_display)
+        # One draw for the whole run: this is one sensor. Its fine noise is new in every image. The blobs
+        # of missing depth that training adds move from image to image; standing still they are no sensor's.
+        noise = draw_noise(sensor, 1, len(PLACES), self._generator, is_display)
+        self._noise = replace(noise, blob=torch.full_like(noise.blob, torch.inf))
 
     @property
     def camera(self) -> Camera:
@@ -120,7 +124,8 @@ class DemoWorld:
         depth_m = self._renderer.sensor_depth(scene, 0, view, self._noise, self._generator)
         noise = self._rng.normal(0.0, RGB_NOISE, view.rgb.shape)
         rgb = np.clip(view.rgb + noise, 0, 255).astype(np.uint8)
-        return DemoView(rgb, depth_m, self._truth(scene, view.slot), T_map_link)
+        places = self._visible(scene, view.slot)
+        return DemoView(rgb, depth_m, self._truth(scene, view.slot, places), places, T_map_link)
 
     def _choose(self, category: str) -> int:
         members = self._library.indices_of_category(category)
@@ -130,7 +135,9 @@ class DemoWorld:
 
     def _place_objects(self) -> None:
         """Poses of the furniture in the map frame: R, T, S."""
-        extents = np.array([self._library.models[index].extents_m for index in self._models], dtype=np.float64)
+        extents = np.array(
+            [self._library.models[index].extents_m for index in self._models], dtype=np.float64
+        )
         self._S = extents * self._rng.uniform(1 - SIZE_JITTER, 1 + SIZE_JITTER, (len(PLACES), 1))
         turns = np.array([place.yaw_deg for place in PLACES]) + self._rng.uniform(-10, 10, len(PLACES))
         self._R = Rotation.from_euler("z", turns[:, None], degrees=True).as_matrix() @ R_MAP_CAD
@@ -144,12 +151,11 @@ class DemoWorld:
     def _scene(self, T_map_cam: np.ndarray) -> SceneBatch:
         """The room as a batch of one, in the camera frame."""
         R_cam_map, origin = T_map_cam[:3, :3].T, T_map_cam[:3, 3]
-        pose = Pose(
-            _tensor(R_cam_map @ self._R), _tensor((self._T - origin) @ R_cam_map.T), _tensor(self._S)
-        )
+        pose = Pose(_tensor(R_cam_map @ self._R), _tensor((self._T - origin) @ R_cam_map.T), _tensor(self._S))
         normals = np.array([normal for normal, _ in PLANES])
         offsets = np.array([offset for _, offset in PLANES]) - normals @ origin
         camera = self.camera
+        albedo = np.concatenate((np.full((len(PLACES), 3), 0.5), np.array(PLANE_ALBEDO)))
         return SceneBatch(
             objects=len(PLACES),
             model=torch.tensor([self._models]),
@@ -161,30 +167,36 @@ class DemoWorld:
             size_px=torch.tensor([[float(WIDTH), float(HEIGHT)]]),
             up_cam=_tensor(R_cam_map[:, 2]),
             has_up=torch.ones(1, dtype=torch.bool),
-            albedo=torch.full((1, len(PLACES) + len(PLANES), 3), 0.5),
+            albedo=_tensor(albedo),
         )
 
-    def _truth(self, scene: SceneBatch, slot: np.ndarray) -> tuple[AlignedObject, ...]:
-        """The objects of which enough is seen, with the jittered box of their visible pixels."""
+    def _visible(self, scene: SceneBatch, slot: np.ndarray) -> tuple[int, ...]:
+        """Places of the objects of which enough is seen to detect them."""
         found = detect(self._caster, self._cad, scene, len(PLACES), self._generator)
-        visible = sorted(int(s) for s, valid in zip(found.slot[0], found.valid[0], strict=True) if valid)
-        visible = [s for s in visible if (slot == s).any()]
-        boxes = torch.tensor([[_box(slot == s) for s in visible]]).reshape(1, -1, 4)
+        places = sorted(int(s) for s, valid in zip(found.slot[0], found.valid[0], strict=True) if valid)
+        return tuple(place for place in places if (slot == place).any())
+
+    def _truth(
+        self, scene: SceneBatch, slot: np.ndarray, places: tuple[int, ...]
+    ) -> tuple[AlignedObject, ...]:
+        """True poses, with the jittered box of each object's visible pixels."""
+        boxes = torch.tensor([[_box(slot == place) for place in places]]).reshape(1, len(places), 4)
         boxes = jitter_boxes(boxes, scene.size_px, BOX_JITTER, self._generator)[0].numpy()
-        pose = scene.pose.map(lambda values: values[0].double().numpy())
+        R, T, S = (getattr(scene.pose, name)[0].double().numpy() for name in ("R", "T", "S"))
+        models = [self._library.models[self._models[place]] for place in places]
         return tuple(
             AlignedObject(
                 detection=number,
-                category=self._library.models[self._models[s]].category,
-                model_id=self._library.models[self._models[s]].model_id,
+                category=models[number].category,
+                model_id=models[number].model_id,
                 box_xyxy=tuple(float(v) for v in boxes[number]),
-                R=pose.R[s],
-                T_m=pose.T[s],
-                S_m=pose.S[s],
+                R=R[place],
+                T_m=T[place],
+                S_m=S[place],
                 score=1.0,
                 start="truth",
             )
-            for number, s in enumerate(visible)
+            for number, place in enumerate(places)
         )
 
 
@@ -197,5 +209,3 @@ def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
     """Box around the true pixels; pixel centres are at integers, so its edges lie half a pixel out."""
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     return (columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5)
-
-

@@ -164,7 +164,7 @@ class FrameProcessor:
         if (camera.height, camera.width) != shape[:2]:
             raise InputError(
                 f"camera info on {self._topics.camera_info} is for {camera.width}x{camera.height} pixels, "
-                f"the image on {self._topics.image} has {shape[1]}x{shape[0]}: is it this image's camera info?"
+                f"the image on {self._topics.image} has {shape[1]}x{shape[0]}: do they belong together?"
             )
         return camera
 

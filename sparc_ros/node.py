@@ -30,7 +30,8 @@ from sparc_ros.diagnostics import FrameLog, Throttle, diagnostic_array
 from sparc_ros.frame import FrameMessages, FrameProcessor, InputError
 from sparc_ros.gravity import CameraPlacer, ImuUp
 from sparc_ros.markers import export_mesh_uris
-from sparc_ros.parameters import NodeParameters, declare_parameters, resolve_changes
+from sparc_ros.parameter_list import declare_parameters, resolve_changes
+from sparc_ros.parameters import NodeParameters
 from sparc_ros.publishers import FrameOutputs
 from sparc_ros.subscriptions import FrameInputs
 from sparc_ros.worker import LatestJobWorker
@@ -64,7 +65,7 @@ class AlignNode(Node):
     def __init__(self, load: Callable[[NodeParameters], Aligner] = load_aligner, **node_options):
         super().__init__("align_node", automatically_declare_parameters_from_overrides=True, **node_options)
         # (rclpy's Node has a `_parameters` of its own.)
-        self._values = declare_parameters(self)
+        self._values = declare_parameters(self, NodeParameters)
         self._backends = {"images by": image_adapter.BACKEND, "rotations by": transform_adapter.BACKEND}
         self.get_logger().info(", ".join(f"{what} {name}" for what, name in self._backends.items()))
         aligner = self._load(load)

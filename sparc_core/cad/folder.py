@@ -1,8 +1,8 @@
-"""Reading a folder of CAD meshes: names, categories, units, axes, and a cache of what was computed.
+"""Reading a folder of CAD meshes: which files, their names and categories, and a cache of the results.
 
 A folder may hold an `index.json` (`{"models": [{"id", "category", "file", "units", "up", "front",
-"symmetry"}, …]}`, all but `file` optional); without one, every mesh file below it is a model, its
-category taken from the folder above it or the start of its name.
+"symmetry"}, …]}`, all but `file` optional); without one, every mesh file below it is a model in metres
+with y up, its category taken from the folders above it or from its name.
 """
 
 from __future__ import annotations
@@ -15,23 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import trimesh
 
-from sparc_core.cad.library import CadLibrary, CadModel, build_model
-from sparc_core.types import CATEGORIES, SYMMETRIES
+from sparc_core.cad.mesh_file import UNITS_M, axes_rotation, read_mesh
+from sparc_core.cad.model import CadModel, build_model
+from sparc_core.cad.names import canonical_category, exact_category
+from sparc_core.types import SYMMETRIES
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
-UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "inch": 0.0254, "ft": 0.3048}
+COMPANION_SUFFIXES = (".bin", ".mtl", ".png", ".jpg", ".jpeg")
 OTHER = "other"
-ALIASES = {
-    "bookcase": "bookshelf", "shelf": "bookshelf", "trashbin": "bin", "trash_bin": "bin", "trash_can": "bin",
-    "trashcan": "bin", "couch": "sofa", "monitor": "display", "tv": "display", "screen": "display",
-    "desk": "table", "dining_table": "table", "wardrobe": "cabinet", "nightstand": "cabinet",
-    "cupboard": "cabinet", "armchair": "chair", "stool": "chair", "bathtub": "bathtub", "tub": "bathtub",
-}  # fmt: skip
-_AXES = {"X": (1, 0, 0), "Y": (0, 1, 0), "Z": (0, 0, 1)}
-_CACHE_VERSION = 2
+_PLAIN_NAMES = ("model", "mesh", "scene", "model_normalized")
+_CACHE_VERSION = 3
 _ARRAYS = ("extents_m", "vertices", "faces", "face_colors", "points", "normals")
+
+Skipped = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,20 @@ class _Entry:
     symmetry: str | None = None
 
 
-def load_folder(
-    folder: Path, *, default_category: str | None = None, cache_dir: Path | None = None, include_other: bool = False
-) -> CadLibrary:
-    """The `CadLibrary` of a folder.
+def read_folder(
+    folder: Path,
+    *,
+    default_category: str | None = None,
+    cache_dir: Path | None = None,
+    include_other: bool = False,
+    sampling: str = "surface",
+) -> tuple[list[CadModel], Skipped]:
+    """All models of a folder, and what was skipped as (path, reason) pairs.
 
-    default_category: for models whose name gives none. include_other: keep models of category "other"
-    (clutter for training scenes). Computed samples are cached under cache_dir (default: the project's
-    cache folder), keyed by file, size, time and options. Raises ValueError when the folder does not
-    exist or no model could be loaded; a broken file is skipped and named in `skipped`.
+    default_category: for models whose name gives none. include_other: keep models that an index puts
+    into category "other" (clutter for training scenes). Results are cached under cache_dir (default:
+    the project's cache folder), keyed by file, size, time and options. Raises ValueError when the folder
+    does not exist, the index is malformed, or no model could be loaded.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,7 +69,7 @@ def load_folder(
         if entry.category == OTHER and not include_other:
             continue
         try:
-            models.append(_load_entry(entry, cache))
+            models.append(_load_entry(entry, cache, sampling))
         # trimesh raises whatever its format readers raise (KeyError, struct.error, json errors, …); a
         # broken file must be named and skipped, not end the load.
         except Exception as error:  # noqa: BLE001
@@ -75,7 +77,7 @@ def load_folder(
     if not models:
         reasons = "; ".join(f"{Path(p).name}: {reason}" for p, reason in skipped[:3]) or "it holds no mesh files"
         raise ValueError(f"CAD library {folder}: no model could be loaded ({reasons})")
-    return CadLibrary(models, skipped)
+    return models, skipped
 
 
 def default_cache_dir() -> Path:
@@ -84,63 +86,65 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("SPARC_HOME") or Path(cache) / "sparc_ros") / "cad"
 
 
-def canonical_category(name: str) -> str | None:
-    """The category a name stands for ("Office Chair 3" -> "chair"), or None."""
-    words = name.lower().replace("-", "_").replace(" ", "_")
-    known = {**{c: c for c in CATEGORIES}, **ALIASES}
-    if words in known:
-        return known[words]
-    parts = words.split("_")
-    for part in (*parts, "_".join(parts[:2])):
-        for form in (part, part.rstrip("s"), part.rstrip("0123456789")):
-            if form in known:
-                return known[form]
-    return None
-
-
-def _list_entries(folder: Path, default_category: str | None):
+def _list_entries(folder: Path, default_category: str | None) -> tuple[list[_Entry], Skipped]:
     index = folder / "index.json"
     if index.exists():
         return _index_entries(folder, index, default_category)
     entries, skipped = [], []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in MESH_SUFFIXES):
         relative = path.relative_to(folder)
-        names = (path.stem, *reversed(relative.parts[:-1]), folder.name)
-        category = next((c for c in map(canonical_category, names) if c), default_category)
+        category = _category_of(folder, relative) or default_category
         if category is None:
-            skipped.append((str(path), "no category in its name or folder, and no default category given"))
+            skipped.append((str(path), "no category in its name or folders, and no default category given"))
             continue
-        model_id = "_".join((*relative.parts[:-1], path.stem)) if path.stem != "model" else "_".join(relative.parts[:-1])
-        entries.append(_Entry(path, model_id or path.stem, category))
+        entries.append(_Entry(path, _model_id(relative), category))
     return entries, skipped
 
 
-def _index_entries(folder: Path, index: Path, default_category: str | None):
+def _category_of(folder: Path, relative: Path) -> str | None:
+    """A folder that is named like a category decides; then any name in which one occurs."""
+    above = [*reversed(relative.parts[:-1]), folder.name]
+    exact = next(filter(None, map(exact_category, above)), None)
+    return exact or next(filter(None, map(canonical_category, (relative.stem, *above))), None)
+
+
+def _model_id(relative: Path) -> str:
+    """The path below the library's folder joined by "_", without a file name that says nothing."""
+    names = [*relative.parts[:-1], relative.stem]
+    if len(names) > 1 and names[-1].lower() in _PLAIN_NAMES:
+        names.pop()
+    return "_".join(names)
+
+
+def _index_entries(folder: Path, index: Path, default_category: str | None) -> tuple[list[_Entry], Skipped]:
     try:
-        listed = json.loads(index.read_text())["models"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        listed = json.loads(index.read_text(encoding="utf-8"))["models"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f'{index}: expected {{"models": [...]}}: {error}') from error
+    if not isinstance(listed, list):
+        raise ValueError(f'{index}: "models" must be a list, got {type(listed).__name__}')
     entries, skipped = [], []
     for number, item in enumerate(listed):
-        name = item.get("file")
+        name = item.get("file") if isinstance(item, dict) else None
         if not name:
             skipped.append((f"{index}#{number}", "entry has no 'file'"))
             continue
         path = folder / name
-        category = item.get("category") or default_category or ""
+        category = str(item.get("category") or default_category or "")
         category = category if category == OTHER else canonical_category(category)
         reason = _entry_problem(path, category, item)
         if reason:
             skipped.append((str(path), reason))
             continue
         entries.append(_Entry(
-            path, item.get("id") or Path(name).with_suffix("").as_posix().replace("/", "_"), category,
-            item.get("units") or "m", item.get("up") or "+Y", item.get("front"), item.get("symmetry"),
+            path, str(item.get("id") or _model_id(Path(name))), category, item.get("units") or "m",
+            item.get("up") or "+Y", item.get("front"), item.get("symmetry"),
         ))  # fmt: skip
     return entries, skipped
 
 
 def _entry_problem(path: Path, category: str | None, item: dict) -> str | None:
+    """Why an index entry cannot be read, or None."""
     if not path.is_file():
         return "file does not exist"
     if category is None:
@@ -149,12 +153,16 @@ def _entry_problem(path: Path, category: str | None, item: dict) -> str | None:
         return f"unknown units {item['units']!r}; known are {sorted(UNITS_M)}"
     if item.get("symmetry") not in (None, *SYMMETRIES):
         return f"unknown symmetry {item['symmetry']!r}; known are {SYMMETRIES}"
+    try:
+        axes_rotation(str(item.get("up") or "+Y"), item.get("front"))
+    except ValueError as error:
+        return str(error)
     return None
 
 
-def _load_entry(entry: _Entry, cache: Path) -> CadModel:
-    stat = entry.path.stat()
-    identity = repr((_CACHE_VERSION, str(entry.path.resolve()), stat.st_size, stat.st_mtime_ns, entry))
+def _load_entry(entry: _Entry, cache: Path, sampling: str) -> CadModel:
+    """The model from the cache, or read, computed and cached."""
+    identity = repr((_CACHE_VERSION, entry.path.resolve(), _fingerprint(entry.path), entry, sampling))
     cached = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npz"
     if cached.exists():
         try:
@@ -163,8 +171,11 @@ def _load_entry(entry: _Entry, cache: Path) -> CadModel:
                 symmetry = str(stored["symmetry"])
             return CadModel(entry.model_id, entry.category, symmetry=symmetry, source=str(entry.path), **arrays)
         except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError):
-            cached.unlink()  # a write was cut short; compute it again
-    model = _read_mesh(entry)
+            cached.unlink(missing_ok=True)  # a write was cut short; compute it again
+    mesh = read_mesh(entry.path, entry.units, entry.up, entry.front)
+    model = build_model(
+        entry.model_id, entry.category, *mesh, str(entry.path), entry.symmetry, sampling=sampling, orient=True
+    )
     cache.mkdir(parents=True, exist_ok=True)
     partial = cached.with_suffix(f".{os.getpid()}.partial.npz")
     np.savez(partial, symmetry=model.symmetry, **{name: getattr(model, name) for name in _ARRAYS})
@@ -172,55 +183,9 @@ def _load_entry(entry: _Entry, cache: Path) -> CadModel:
     return model
 
 
-def _read_mesh(entry: _Entry) -> CadModel:
-    loaded = trimesh.load(entry.path, process=False)
-    parts = loaded.dump() if isinstance(loaded, trimesh.Scene) else [loaded]
-    parts = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    if not parts:
-        raise ValueError("the file holds no triangles")
-    offsets = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
-    vertices = np.concatenate([part.vertices for part in parts]).astype(np.float64)
-    faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=True)])
-    colors = np.concatenate([_face_colors(part) for part in parts])
-    vertices = vertices @ axes_rotation(entry.up, entry.front).T * UNITS_M[entry.units]
-    return build_model(
-        entry.model_id, entry.category, vertices, faces, colors, str(entry.path), entry.symmetry
-    )
-
-
-def axes_rotation(up: str, front: str | None) -> np.ndarray:
-    """(3, 3) rotation that brings a file's `up` axis to +y and its `front` to +z ("+Z", "-X", "y", …).
-
-    Without a front, +z for files with y up; for others the remaining axis that keeps the turn small.
-    Raises ValueError for axes that are unknown or not at right angles.
-    """
-    up_vector = _axis(up)
-    if front is None:
-        front = "+Z" if abs(up_vector[2]) == 0 else "-Y"
-    front_vector = _axis(front)
-    if abs(up_vector @ front_vector) > 0:
-        raise ValueError(f"up {up!r} and front {front!r} must be at right angles")
-    return np.stack([np.cross(up_vector, front_vector), up_vector, front_vector])
-
-
-def _axis(name: str) -> np.ndarray:
-    letters = name.upper().lstrip("+-")
-    if letters not in _AXES:
-        raise ValueError(f"axis must be one of ±X, ±Y, ±Z, got {name!r}")
-    return np.array(_AXES[letters], dtype=np.float64) * (-1 if name.startswith("-") else 1)
-
-
-def _face_colors(part: trimesh.Trimesh) -> np.ndarray:
-    """(F, 3) uint8: face colours, or the texture at the faces' centres, or the material's colour."""
-    visual = part.visual
-    if isinstance(visual, trimesh.visual.TextureVisuals):
-        material = visual.material
-        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        if image is not None and visual.uv is not None:
-            pixels = np.asarray(image.convert("RGB"))
-            uv = visual.uv[part.faces].mean(1) % 1.0
-            rows = ((1 - uv[:, 1]) * (pixels.shape[0] - 1)).astype(int)
-            return pixels[rows, (uv[:, 0] * (pixels.shape[1] - 1)).astype(int)]
-        color = np.asarray(material.main_color)[:3]
-        return np.tile(color.astype(np.uint8), (len(part.faces), 1))
-    return np.asarray(visual.face_colors)[:, :3].astype(np.uint8)
+def _fingerprint(path: Path) -> tuple:
+    """Size and time of a file and of the buffers and textures beside it that it may refer to."""
+    files = [path]
+    if path.suffix.lower() in (".gltf", ".obj"):
+        files += sorted(p for p in path.parent.iterdir() if p.suffix.lower() in COMPANION_SUFFIXES)
+    return tuple((file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files)

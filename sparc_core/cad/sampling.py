@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+SAMPLINGS = ("surface", "visible")
+
 
 def sample_surface(
     vertices_m: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
@@ -22,7 +24,7 @@ def sample_surface(
         raise ValueError("the mesh has no surface area")
     face = rng.choice(len(faces), size=count, p=doubled_area / total)
     u, v = rng.random((2, count, 1))
-    root = np.sqrt(u)
+    root = np.sqrt(u)  # without the root, points would crowd at the first corner
     a, b, c = (triangles[face, k] for k in range(3))
     points = (1 - root) * a + root * (1 - v) * b + root * v * c
     return points, cross[face] / doubled_area[face, None], face

@@ -96,7 +96,7 @@ class Fields:
         value = self.get(name, default)
         if value is default:
             return value
-        size = "a list" if shape is None else "×".join(map(str, shape))
+        size = "a list of" if shape is None else "×".join(map(str, shape))
         leaves = _leaves(value)
         if isinstance(value, list) and all(is_number(leaf) for leaf in leaves):
             try:
@@ -105,7 +105,7 @@ class Fields:
                 array = None
             if array is not None and (array.shape == shape or (shape is None and array.ndim == 1)):
                 return array
-        raise self._unexpected(name, f"{size} of finite numbers", value)
+        raise self._unexpected(name, f"{size} finite numbers", value)
 
     def items(self, name: str) -> list:
         """A list of anything."""

@@ -11,7 +11,7 @@ import torch
 from sparc_core.cad.candidates import choose_candidates
 from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.camera import intrinsics_tensor
-from sparc_core.perception.masks import depth_box_mask
+from sparc_core.perception.masks import depth_box_mask, separate_masks
 from sparc_core.perception.normals import normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
@@ -141,15 +141,13 @@ def _channels(rectifier, image_rgb, depth, detections, boxes, library, config, d
         rois = torch.from_numpy(_grown_rois(boxes, width, height))
         found, _ = normals_from_depth(depth_map[None], intrinsics_tensor(camera, device)[None], rois=rois)
         normals = found[0]
-    masks = np.zeros((max(1, len(detections)), height, width), dtype=np.float32)
-    has_mask = np.zeros(len(masks), dtype=bool)
-    for i, (detection, box) in enumerate(zip(detections, boxes, strict=True)):
-        mask = _mask(rectifier, detection, box, depth, library, config)
+    masks = _masks(rectifier, detections, boxes, depth, library, config)
+    stacked = np.zeros((max(1, len(masks)), height, width), dtype=np.float32)
+    for i, mask in enumerate(masks):
         if mask is not None:
-            masks[i], has_mask[i] = mask, True
-    return ImageChannels(
-        rgb, depth_map, normals, torch.from_numpy(masks).to(device), torch.from_numpy(has_mask).to(device)
-    )
+            stacked[i] = mask
+    has_mask = torch.tensor([mask is not None for mask in masks] or [False], device=device)
+    return ImageChannels(rgb, depth_map, normals, torch.from_numpy(stacked).to(device), has_mask)
 
 
 def _grown_rois(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -160,19 +158,23 @@ def _grown_rois(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([np.maximum(low, 0), np.minimum(high, [width, height])], 1).astype(np.int64)
 
 
-def _mask(rectifier, detection: Detection, box, depth, library, config) -> np.ndarray | None:
-    if detection.mask is not None:
-        return rectifier.mask(detection.mask)
+def _masks(rectifier, detections, boxes, depth, library, config) -> list[np.ndarray | None]:
+    """(H, W) bool masks: the detections' own, else cut from depth and box, else None."""
+    given = [None if d.mask is None else rectifier.mask(d.mask) for d in detections]
     if depth is None or not config.depth_masks:
-        return None
-    if detection.model_id is not None:
-        extents = library.models[library.index_of(detection.model_id)].extents_m
-    else:
-        extents = library.median_extents_m(detection.category)
-    return depth_box_mask(
-        depth, rectifier.camera, tuple(box), half_diagonal_m=float(np.linalg.norm(extents)) / 2,
-        up_cam=rectifier.camera.up_cam,
-    )  # fmt: skip
+        return given
+    cut: list[np.ndarray | None] = []
+    for detection, box, mask in zip(detections, boxes, given, strict=True):
+        if mask is not None:
+            cut.append(None)
+            continue
+        if detection.model_id is not None:
+            extents = library.models[library.index_of(detection.model_id)].extents_m
+        else:
+            extents = library.median_extents_m(detection.category)
+        half_diagonal = float(np.linalg.norm(extents)) / 2
+        cut.append(depth_box_mask(depth, rectifier.camera, box, half_diagonal_m=half_diagonal).mask)
+    return [g if g is not None else c for g, c in zip(given, separate_masks(cut), strict=True)]
 
 
 def _candidates(detection: Detection, box, depth, camera: Camera, library: CadLibrary, limit: int) -> np.ndarray:

@@ -13,7 +13,7 @@ COMMANDS = {
     "align": ("sparc_core.scripts.align", "command"),
     "cad": ("sparc_core.scripts.cad", "app"),
     "pretrain": ("sparc_core.scripts.pretrain", "command"),
-    "evaluate": ("sparc_core.scripts.evaluate", "command"),
+    "evaluate": ("sparc_core.scripts.evaluate", "app"),
 }
 
 

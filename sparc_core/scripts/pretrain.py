@@ -24,7 +24,12 @@ def command(
     stop_after_min: Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")] = 0.0,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
 ) -> None:
-    """Train the alignment network on the fly; Ctrl-C saves a checkpoint to resume from."""
+    """Train the alignment network on the fly; Ctrl-C saves a checkpoint to resume from.
+
+    Several processes or GPUs: torchrun --nproc-per-node N -m sparc_core.scripts.main pretrain …
+    """
+    import os
+
     import torch
 
     from sparc_core.cad.library import CadLibrary
@@ -36,6 +41,10 @@ def command(
         torch.set_num_threads(threads)
     settings = from_dict(TrainConfig, load_yaml(config) if config else {}, str(config))
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if "WORLD_SIZE" in os.environ:
+        torch.distributed.init_process_group("nccl" if chosen == "cuda" else "gloo")
+        if chosen == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     library = _open_libraries(cad_library or ["procedural:0-59"])
     typer.echo(f"training on {len(library)} CAD models, device {chosen}, {torch.get_num_threads()} threads")
     trainer = Trainer(settings, library, chosen)
@@ -75,6 +84,8 @@ class _Run:
 
         from sparc_core.training.config import to_dict
 
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
         self.out.mkdir(parents=True, exist_ok=True)
         checkpoint = self.out / "checkpoint.pt"
         if checkpoint.exists() and not resume:
@@ -85,14 +96,15 @@ class _Run:
             self.trainer.load_state(torch.load(checkpoint, map_location=self.trainer.device, weights_only=True))
             typer.echo(f"resumed at step {self.trainer.step}")
         plain = json.loads(json.dumps(to_dict(self.trainer.config)))
-        (self.out / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._interrupt)
+        if self.trainer.rank == 0:
+            (self.out / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
 
     def should_stop(self) -> bool:
         return self.interrupted or time.monotonic() > self.deadline
 
     def report(self, metrics: dict) -> None:
+        if self.trainer.rank != 0:
+            return
         for name, value in metrics.items():
             previous = self.smooth.get(name, value)
             self.smooth[name] = value if name in ("step", "elapsed_s", "learning_rate") else 0.98 * previous + 0.02 * value
@@ -106,6 +118,8 @@ class _Run:
             self.last_validation = time.monotonic()
 
     def finish(self) -> None:
+        if self.trainer.rank != 0:
+            return
         self._save()
         self._validate()
         done = self.trainer.progress >= 1

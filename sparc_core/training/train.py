@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 import torch
+import torch.distributed as dist
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
@@ -68,15 +69,22 @@ class TrainConfig:
 
 
 class Trainer:
-    """Holds network, optimiser, averaged weights and random state; `run` trains, `state` resumes."""
+    """Holds network, optimiser, averaged weights and random state; `run` trains, `state` resumes.
+
+    With `torch.distributed` initialised (torchrun), every process draws its own images and the gradients
+    are averaged; the first process' clock decides when the run ends.
+    """
 
     def __init__(self, config: TrainConfig, library: CadLibrary, device: str = "cpu"):
         self.config, self.device = config, device
+        self.rank, self.processes = 0, 1
+        if dist.is_initialized():
+            self.rank, self.processes = dist.get_rank(), dist.get_world_size()
         torch.manual_seed(config.seed)
         self.network = MultiSparcNet(config.model.network).to(device)
         self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimiser = make_optimiser(config, self.network)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.generator = torch.Generator(device).manual_seed(config.seed + self.rank)
         self.data = SyntheticData(library, config.data, config.model.inputs, device)
         self.step, self.elapsed_s = 0, 0.0
 
@@ -94,7 +102,7 @@ class Trainer:
         every image batch.
         """
         self.network.train()
-        while self.progress < 1 and not stop():
+        while self._agree(self.progress < 1 and not stop()):
             began = time.perf_counter()
             batch = self.data.batch(self.config.images, self.generator)
             metrics = self._train_on(batch)
@@ -123,8 +131,11 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.averaged = {name: value.to(self.device) for name, value in state["averaged"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["generator"].cpu())
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        if self.rank == 0:
+            self.generator.set_state(state["generator"].cpu())
+        else:  # only the first process' draws are stored; the others start new ones
+            self.generator.manual_seed(hash((self.config.seed, self.rank, self.step)) % 2**62)
 
     def _train_on(self, batch: TrainingBatch) -> dict[str, float]:
         config = self.config
@@ -150,7 +161,8 @@ class Trainer:
         )
         output = self.network(tokens.features, tokens.context, tokens.valid, batch.frame.object_valid)
         updated = apply_update(pose, output.raw_update, model.parametrisation)
-        first = torch.randint(0, batch.surface.points.shape[1] - config.loss.points + 1, (1,)).item()
+        windows = batch.surface.points.shape[1] - config.loss.points + 1
+        first = int(torch.randint(windows, (1,), generator=self.generator, device=self.device))
         points = batch.surface.points[batch.surface.model][:, :, first : first + config.loss.points]
         align = alignment_loss(updated, batch.truth, batch.symmetry_order, points, config.loss.size_exponent)
         correct = pose_errors(pose, batch.truth, batch.symmetry_order).within(THRESHOLDS["20cm/20deg/20%"])
@@ -186,6 +198,7 @@ class Trainer:
             group["lr"] = self.config.learning_rate * self._schedule()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimiser.step()
         self.step += 1
@@ -193,6 +206,25 @@ class Trainer:
         with torch.no_grad():
             current = self.network.state_dict()
             torch._foreach_lerp_(list(self.averaged.values()), list(current.values()), 1 - decay)
+
+    def _average_gradients(self) -> None:
+        if self.processes == 1:
+            return
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.processes
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _agree(self, go_on: bool) -> bool:
+        """The first process' decision and clock, so that all take the same steps at the same rate."""
+        if self.processes == 1:
+            return go_on
+        shared = torch.tensor([float(go_on), self.elapsed_s], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        self.elapsed_s = float(shared[1])
+        return bool(shared[0])
 
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from sparc_ros.parameters import NodeParameters, parse_class_map, resolve_changes
+from sparc_ros.parameter_list import resolve_changes
+from sparc_ros.parameters import NodeParameters, parse_class_map
 
 FIELDS = dataclasses.fields(NodeParameters)
 

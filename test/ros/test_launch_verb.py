@@ -79,5 +79,5 @@ def test_the_installed_package_is_complete():
     for folder in ("launch", "config", "rviz"):
         for path in (repo / folder).iterdir():
             assert (prefix / "share/sparc_ros" / path.relative_to(repo)).exists(), path
-    for name in ("align_node", "demo_camera"):
+    for name in ("align_node", "demo_camera", "demo_report"):
         assert os.access(prefix / "lib/sparc_ros" / name, os.X_OK)

@@ -176,13 +176,6 @@ def tube(path: Sequence[Sequence[float]], radius: float, color: Color, *, segmen
     return loft(np.stack(rings), color)
 
 
-def _transported(u: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """`u` under the smallest rotation that carries direction `before` to `after` (not opposite)."""
-    axis, cosine = np.cross(before, after), float(before @ after)
-    turned = np.cross(axis, u)
-    return u + turned + np.cross(axis, turned) / (1.0 + cosine)
-
-
 def tapered_box(foot: Sequence[float], head: Sequence[float], foot_size: tuple[float, float],
                 head_size: tuple[float, float], color: Color) -> Part:  # fmt: skip
     """A square-section leg between two centres; the sections (x, z) stay horizontal."""

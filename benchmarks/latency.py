@@ -1,0 +1,143 @@
+"""Latency of the alignment for 1, 5, 10 and 20 objects: assembly, network and the whole search.
+
+    ./run python benchmarks/latency.py --out benchmarks/results/latency.json
+
+One rendered room is aligned again and again; its detections are repeated up to the wanted number, each
+with its CAD model given. "video" is what a tracker needs: one start per object instead of four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
+from sparc_core.inputs.select import select_box_pixels
+from sparc_core.perception.prepare import prepare_image
+from sparc_core.pipeline import Aligner
+from sparc_core.refine.batch import build_search
+from sparc_core.refine.loop import CadSurface, StageClock, observe_tokens, refine
+
+COUNTS = (1, 5, 10, 20)
+
+
+def main() -> None:
+    """Measure, print a table, write the JSON."""
+    arguments = _arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    aligner = Aligner.load(arguments.weights, CadLibrary.procedural(range(4)), device=arguments.device)
+    image = _busy_image(aligner.cad_library)
+    report = {"machine": _machine(aligner.device), "commit": _commit(), "repeats": arguments.repeats, "rows": []}
+    print(f"{'objects':>7}  {'observe':>14}  {'assembly':>14}  {'forward':>14}  {'search':>14}  {'video':>14}   "
+          "median ms (10th–90th percentile)")
+    for count in COUNTS:
+        detections = tuple(image.detections[i % len(image.detections)] for i in range(count))
+        row = _measure(aligner, dataclasses.replace(image, detections=detections), arguments.repeats)
+        report["rows"].append({"objects": count, **row})
+        print(f"{count:>7}  " + "  ".join(f"{_show(row[name]):>14}" for name in row))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"wrote {arguments.out}")
+
+
+def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float]]:
+    """Milliseconds per stage: one assembly, one forward pass, and the whole search after perception."""
+    inputs = aligner.model_config.inputs
+    generator = torch.Generator(aligner.device).manual_seed(0)
+    prepare = (image.rgb, image.camera, image.detections, image.depth_m, aligner.cad_library, aligner.config,
+               aligner.device)  # fmt: skip
+    prepared = prepare_image(*prepare)
+    batch = build_search(prepared, aligner.cad, aligner.model_config.n_mul, aligner.config, aligner.cad_library)
+    every = torch.arange(len(batch.block), device=aligner.device)
+    first = every[batch.start == 0]
+
+    def search(rows):
+        samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
+        part = batch.rows(rows, samples)
+        surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model)
+        return refine(aligner.network, inputs, part.frame, part.source, surface, part.start, part.box_samples,
+                      generator, parametrisation=aligner.model_config.parametrisation)  # fmt: skip
+
+    samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
+    part = batch.rows(every, samples)
+    surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model)
+
+    def assemble():
+        return observe_tokens(inputs, part.frame, part.source, surface, part.start, part.box_samples, generator)
+
+    tokens = assemble()
+
+    def forward():
+        return aligner.network(tokens.features, tokens.context, tokens.valid, part.frame.object_valid)
+
+    stages = {
+        "observe": lambda: prepare_image(*prepare),
+        "assembly": assemble,
+        "forward": forward,
+        "search": lambda: search(every),
+        "video": lambda: search(first),
+    }
+    return {name: _time(stage, repeats, aligner.device) for name, stage in stages.items()}
+
+
+@torch.no_grad()
+def _time(stage, repeats: int, device: torch.device) -> dict[str, float]:
+    for _ in range(3):
+        stage()
+    times = []
+    for _ in range(repeats):
+        clock = StageClock(device)
+        clock.measure("stage", stage)
+        times.append(clock.total_ms["stage"])
+    deciles = statistics.quantiles(times, n=10)
+    return {"median_ms": round(statistics.median(times), 2), "p10_ms": round(deciles[0], 2), "p90_ms": round(deciles[-1], 2)}
+
+
+def _show(row: dict[str, float]) -> str:
+    return f"{row['median_ms']:.0f} ({row['p10_ms']:.0f}–{row['p90_ms']:.0f})"
+
+
+def _busy_image(library: CadLibrary):
+    """The image with the most detections among the first scenes of the synthetic set."""
+    return max(synthetic_images(library, SyntheticSetConfig(scenes=12)), key=lambda image: len(image.detections))
+
+
+def _machine(device: torch.device) -> dict:
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
+            "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    found = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip() or None
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=None)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/latency.json"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

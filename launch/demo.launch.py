@@ -1,0 +1,130 @@
+"""The demo: a synthetic RGB-D camera in a furnished room, and the align node.
+
+ros2 launch sparc_ros demo.launch.py                            runs on, with RViz where it is installed
+ros2 launch sparc_ros demo.launch.py headless:=true frames:=10  prints a table, writes a picture and ends
+"""
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+# The synthetic camera takes the place of a RealSense: the same topic names.
+CAMERA_TOPICS = {
+    "image": "/camera/camera/color/image_raw",
+    "camera_info": "/camera/camera/color/camera_info",
+    "depth": "/camera/camera/aligned_depth_to_color/image_raw",
+    "detections": "/detections",
+}
+ARGUMENTS = {
+    "headless": (
+        "false",
+        "true: no RViz; report on some images, then end (status 0 when objects were found)",
+    ),
+    "frames": ("10", "images the headless report watches"),
+    "timeout_s": ("180", "longest wait of the headless report (s)"),
+    "overlay": ("sparc_demo.png", "picture that the headless report writes"),
+    "report": ("", "JSON file that the headless report writes; empty: none"),
+    "rviz": ("auto", "auto: RViz where it is installed; true or false"),
+    "rate_hz": ("2.0", "images a second"),
+    "seed": ("6", "chooses the furniture"),
+    "publish_model_ids": ("true", "whether the detections name their CAD model"),
+    # Seeds that the shipped network has not seen in training.
+    "cad_library": ("procedural:1000-1011", "CAD library of room and align node"),
+    "weights": ("", "weights file of the align node; empty: the shipped network"),
+    "device": ("auto", "auto, cpu or cuda"),
+}
+
+
+def _typed(name: str, kind: type) -> ParameterValue:
+    return ParameterValue(LaunchConfiguration(name), value_type=kind)
+
+
+def _camera() -> Node:
+    return Node(
+        package="sparc_ros",
+        executable="demo_camera",
+        parameters=[
+            {
+                "rate_hz": _typed("rate_hz", float),
+                "seed": _typed("seed", int),
+                "publish_model_ids": _typed("publish_model_ids", bool),
+                "cad_library": _typed("cad_library", str),
+            }
+        ],
+        remappings=list(CAMERA_TOPICS.items()),
+        output="screen",
+    )
+
+
+def _align() -> IncludeLaunchDescription:
+    path = PathJoinSubstitution([FindPackageShare("sparc_ros"), "launch", "align.launch.py"])
+    passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device")}
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(path), launch_arguments=[*CAMERA_TOPICS.items(), *passed.items()]
+    )
+
+
+def _report_or_rviz(context) -> list:
+    """What looks at the results: the report, which ends the launch, or RViz."""
+    if LaunchConfiguration("headless").perform(context).lower() == "true":
+        return _report()
+    wanted = LaunchConfiguration("rviz").perform(context).lower()
+    if wanted == "false":
+        return []
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        if wanted == "true":
+            raise
+        return [
+            LogInfo(msg="RViz is not installed here: look at the topics with ros2 topic, or install rviz2")
+        ]
+    config = PathJoinSubstitution([FindPackageShare("sparc_ros"), "rviz", "sparc.rviz"])
+    return [Node(package="rviz2", executable="rviz2", arguments=["-d", config], output="log")]
+
+
+def _report() -> list:
+    report = Node(
+        package="sparc_ros",
+        executable="demo_report",
+        parameters=[
+            {
+                "frames": _typed("frames", int),
+                "timeout_s": _typed("timeout_s", float),
+                "overlay_path": _typed("overlay", str),
+                "report_path": _typed("report", str),
+            }
+        ],
+        output="screen",
+        output_format="{line}",
+    )
+    return [report, RegisterEventHandler(OnProcessExit(target_action=report, on_exit=_end))]
+
+
+def _end(event, context) -> list:
+    """End the launch with the report; an exception is what makes `ros2 launch` end with an error."""
+    if event.returncode != 0:
+        raise RuntimeError(f"the demo failed: its report ended with status {event.returncode}")
+    return [Shutdown(reason="the demo is done")]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Camera, align node, and report or RViz."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, _camera(), _align(), OpaqueFunction(function=_report_or_rviz)])

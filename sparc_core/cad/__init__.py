@@ -1,0 +1,1 @@
+"""CAD models: reading, generating, sampling, symmetry. Start with `library.CadLibrary`."""

@@ -1,0 +1,113 @@
+"""One CAD model of a library, and how it is made from a mesh in metres.
+
+Comes in: vertices and faces, y up, front +z, true size. Goes out: an immutable `CadModel` in the unit
+cube with surface samples, extents and symmetry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparc_core.cad.sampling import SAMPLINGS, normals_to_unit_cube, sample_surface
+from sparc_core.cad.symmetry import estimate_symmetry
+
+POINTS = 2048
+SYMMETRY_POINTS = 16384
+VISIBLE_CANDIDATES = 3 * POINTS
+MIN_EXTENT_M = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class CadModel:
+    """One CAD model: y up, front +z, centred on its bounding box, scaled to the unit cube.
+
+    extents_m (3,) float32 true size; symmetry about y; vertices (V, 3) float32 and faces (F, 3) int32
+    in the unit cube; face_colors (F, 3) uint8; points, normals (P, 3) float32: uniform over the surface
+    at true extents, in random order, unit-cube coordinates, so that a camera normal is
+    ∝ R · diag(1/S) · normal. source: the file, or "procedural:<category>:<seed>".
+    """
+
+    model_id: str
+    category: str
+    extents_m: np.ndarray
+    symmetry: str
+    vertices: np.ndarray
+    faces: np.ndarray
+    face_colors: np.ndarray
+    points: np.ndarray
+    normals: np.ndarray
+    source: str
+
+
+def build_model(
+    model_id: str,
+    category: str,
+    vertices_m: np.ndarray,
+    faces: np.ndarray,
+    face_colors: np.ndarray,
+    source: str,
+    symmetry: str | None = None,
+    *,
+    sampling: str = "surface",
+    orient: bool = False,
+) -> CadModel:
+    """A `CadModel` from a mesh in metres that is already y up with front +z.
+
+    Symmetry is estimated from the geometry when it is not given. sampling: "surface" takes every
+    surface, "visible" only what can be seen from outside. orient: do not trust the winding, turn the
+    normals to the side that can be seen from outside. Raises ValueError for a mesh without faces or
+    area, with vertices that are not finite, or of which nothing can be seen.
+    """
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling must be one of {SAMPLINGS}, got {sampling!r}")
+    if len(faces) == 0 or len(vertices_m) == 0:
+        raise ValueError("the mesh has no faces")
+    used = np.unique(faces)
+    if not np.isfinite(vertices_m[used]).all():
+        raise ValueError("the mesh has vertices that are not finite")
+    low, high = vertices_m[used].min(0), vertices_m[used].max(0)
+    extents = np.maximum(high - low, MIN_EXTENT_M)
+    centred = vertices_m - (low + high) / 2
+    # seeded by the name: the same model always has the same samples
+    rng = np.random.default_rng(np.frombuffer(model_id.encode().ljust(4, b"_"), dtype=np.uint8))
+    points, normals = _samples(centred, faces, rng, sampling, orient)
+    if symmetry is None:
+        symmetry = estimate_symmetry(sample_surface(centred, faces, SYMMETRY_POINTS, rng)[0])
+    return CadModel(
+        model_id,
+        category,
+        extents.astype(np.float32),
+        symmetry,
+        (centred / extents).astype(np.float32),
+        np.ascontiguousarray(faces, dtype=np.int32),
+        np.ascontiguousarray(face_colors, dtype=np.uint8),
+        (points / extents).astype(np.float32),
+        normals_to_unit_cube(normals, extents).astype(np.float32),
+        source,
+    )
+
+
+def _samples(
+    vertices_m: np.ndarray, faces: np.ndarray, rng: np.random.Generator, sampling: str, orient: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """`POINTS` points and normals at true size, by the two options of `build_model`."""
+    count = VISIBLE_CANDIDATES if sampling == "visible" else POINTS
+    points, normals, _ = sample_surface(vertices_m, faces, count, rng)
+    if sampling == "surface" and not orient:
+        return points, normals
+    from sparc_core.cad.visibility import open_directions  # Warp is needed for these options alone
+
+    ahead, behind = open_directions(vertices_m, faces, points, normals)
+    if orient:
+        # An open sheet is seen from both sides about equally: its normals stay as they are.
+        normals = np.where((behind > 1.5 * ahead)[:, None], -normals, normals)
+    if sampling == "visible":
+        seen = np.flatnonzero(ahead + behind > 0)
+        if len(seen) == 0:
+            raise ValueError("no surface of the mesh can be seen from outside")
+        # Nearly everything hidden (a machine in its housing): some points then count twice.
+        chosen = np.resize(seen, POINTS)
+        points, normals = points[chosen], normals[chosen]
+    return points, normals
