@@ -30,7 +30,8 @@ class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
     size). max_candidates: CAD models tried for a detection that names none. refinements: pose updates
     before the scoring pass. initial_scale: start from the CAD "model"'s extents or the "category"'s
-    median. depth_masks: cut masks from depth and box for detections without one. max_rows: how many
+    median. estimate_gravity: find the up direction in the depth image when the camera does not tell it.
+    depth_masks: cut masks from depth and box for detections without one. max_rows: how many
     rows (blocks × candidates × starts) go through the network at once, bounding memory. seed: of the
     pixel and point sampling, so that the same input gives the same answer.
 
@@ -41,6 +42,7 @@ class AlignerConfig:
     max_candidates: int = 12
     refinements: int = 3
     initial_scale: str = "model"
+    estimate_gravity: bool = True
     depth_masks: bool = True
     max_rows: int = 256
     seed: int = 0

@@ -6,15 +6,12 @@ Out: image, camera info, aligned depth, detections (jittered true boxes), TF, an
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from dataclasses import dataclass
 
 import numpy as np
-import rclpy
 import torch
 from geometry_msgs.msg import TransformStamped
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
@@ -28,6 +25,7 @@ from sparc_ros.demo_world import R_LINK_OPTICAL, DemoView, DemoWorld
 from sparc_ros.image_adapter import fill_image
 from sparc_ros.msg import AlignedObjectArray
 from sparc_ros.parameter_list import check_values, declare_parameters, parameter
+from sparc_ros.run_node import run_node
 from sparc_ros.transform_adapter import quaternion_xyzw
 
 LINK_FRAME = "camera_link"
@@ -144,23 +142,8 @@ def _transform(R: np.ndarray, t: np.ndarray) -> TransformStamped:
 
 def main(args: list[str] | None = None) -> int:
     """Run the demo camera until it is told to end: 0; 2 when a parameter keeps it from starting."""
-    torch.set_num_threads(1)  # a camera takes nothing from the CPU either
-    node = None
-    try:
-        rclpy.init(args=args)
-        node = DemoCamera()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # Ctrl-C or SIGTERM: the way to end a node
-    except ValueError as error:
-        rclpy.logging.get_logger("demo_camera").fatal(str(error))
-        return 2
-    finally:
-        with contextlib.suppress(KeyboardInterrupt):
-            if node is not None:
-                node.destroy_node()
-            rclpy.try_shutdown()
-    return 0
+    torch.set_num_threads(1)  # rendering leaves the processor to the align node
+    return run_node(DemoCamera, "demo_camera", args)
 
 
 if __name__ == "__main__":

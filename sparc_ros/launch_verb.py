@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, RegisterEventHandler
 from launch.event_handlers import OnProcessExit, OnShutdown
 from launch.launch_description_sources import AnyLaunchDescriptionSource
 from ros2cli.command import CommandExtension
@@ -82,20 +82,33 @@ def run_launch(path: Path, arguments: dict[str, str]) -> int:
     return status or int(bool(watch.failed))
 
 
+def _declared_arguments(path: Path) -> list[DeclareLaunchArgument]:
+    """Arguments of a launch file and of those it includes, found without running it."""
+    description = AnyLaunchDescriptionSource(str(path)).get_launch_description(LaunchService().context)
+    return description.get_launch_arguments()
+
+
+def check_arguments(path: Path, names: Iterable[str]) -> None:
+    """ROS 2 ignores an argument that nobody declared, and with it a misspelt one.
+
+    Raises ValueError naming the arguments that the launch file does not declare.
+    """
+    declared = {argument.name for argument in _declared_arguments(path)}
+    unknown = sorted(set(names) - declared)
+    if unknown:
+        raise ValueError(
+            f"{path.name} has no argument {', '.join(unknown)}; it has {', '.join(sorted(declared))}"
+        )
+
+
 def describe_arguments(path: Path) -> str:
     """The launch file's arguments with defaults and descriptions, one a paragraph."""
-    description = AnyLaunchDescriptionSource(str(path)).get_launch_description(_context())
     paragraphs = []
-    for argument in description.get_launch_arguments():
+    for argument in _declared_arguments(path):
         default = argument.default_value
         text = "required" if default is None else "default: " + "".join(part.describe() for part in default)
         paragraphs.append(f"  {argument.name} ({text})\n      {argument.description}")
     return "\n".join(paragraphs) or "  no arguments"
-
-
-def _context():
-    """A launch context in which a launch file can be read without being run."""
-    return LaunchService().context
 
 
 class LaunchCommand(CommandExtension):
@@ -115,10 +128,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="PACKAGE FILE | PATH | NAME:=VALUE")
 
 
-def _run(args: argparse.Namespace) -> int | str:
+def _run(args: argparse.Namespace, only_declared: bool = False) -> int | str:
     names, pairs = split_arguments(args.words)
     try:
         path = find_launch_file(names)
+        if only_declared:
+            check_arguments(path, pairs)
     except ValueError as error:
         return str(error)
     if args.show_args:
@@ -131,7 +146,7 @@ def main() -> int | str:
     """Entry point of `python -m sparc_ros.launch_verb`."""
     parser = argparse.ArgumentParser(description="Run a launch file.")
     _add_arguments(parser)
-    return _run(parser.parse_args())
+    return _run(parser.parse_args(), only_declared=True)
 
 
 if __name__ == "__main__":

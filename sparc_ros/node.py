@@ -5,17 +5,14 @@ Reading order: `subscriptions` -> `worker` -> `frame` -> `publishers`; this file
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Imu
@@ -33,6 +30,7 @@ from sparc_ros.markers import export_mesh_uris
 from sparc_ros.parameter_list import declare_parameters, resolve_changes
 from sparc_ros.parameters import NodeParameters
 from sparc_ros.publishers import FrameOutputs
+from sparc_ros.run_node import run_node
 from sparc_ros.subscriptions import FrameInputs
 from sparc_ros.worker import LatestJobWorker
 
@@ -91,11 +89,9 @@ class AlignNode(Node):
         topics = ", ".join(f"{state.name} on {state.topic}" for state in self._inputs.monitor.states(0.0))
         self.get_logger().info(f"ready; waiting for {topics}")
 
-    def close(self) -> None:
-        """End the inference thread; call it before the node is destroyed."""
-        worker = getattr(self, "_worker", None)  # there is none when the node could not start
-        if worker is not None and not worker.stop(STOP_TIMEOUT_S):
-            self.get_logger().warning(f"the running frame did not end within {STOP_TIMEOUT_S} s")
+    def close(self) -> bool:
+        """End the inference thread, before the node is destroyed; False when it did not end in time."""
+        return self._worker.stop(STOP_TIMEOUT_S)
 
     def _load(self, load) -> Aligner:
         start = time.perf_counter()
@@ -198,24 +194,7 @@ class AlignNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the align node until it is told to end: 0; 2 when a parameter keeps it from starting."""
-    node = None
-    try:
-        rclpy.init(args=args)
-        node = AlignNode()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # Ctrl-C or SIGTERM: the way to end a node
-    except ValueError as error:
-        rclpy.logging.get_logger("align_node").fatal(str(error))
-        return 2
-    finally:
-        # A second Ctrl-C must not turn a clean end into a traceback.
-        with contextlib.suppress(KeyboardInterrupt):
-            if node is not None:
-                node.close()
-                node.destroy_node()
-            rclpy.try_shutdown()
-    return 0
+    return run_node(AlignNode, "align_node", args)
 
 
 if __name__ == "__main__":

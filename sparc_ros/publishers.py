@@ -11,7 +11,6 @@ from collections.abc import Callable
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
-from sparc_ros.msg import AlignedObjectArray, CadLibrary
 from tf2_ros import TransformBroadcaster
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
@@ -20,6 +19,7 @@ from sparc_ros.conversions import cad_library_msg, detections_3d_msg, objects_ms
 from sparc_ros.frame import FrameResult
 from sparc_ros.image_adapter import fill_image
 from sparc_ros.markers import MarkerSet
+from sparc_ros.msg import AlignedObjectArray, CadLibrary
 from sparc_ros.parameters import NodeParameters
 
 # Reliable, so that RViz and `ros2 topic echo` receive it with their defaults as well.

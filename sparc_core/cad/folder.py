@@ -25,7 +25,7 @@ MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 COMPANION_SUFFIXES = (".bin", ".mtl", ".png", ".jpg", ".jpeg")
 OTHER = "other"
 _PLAIN_NAMES = ("model", "mesh", "scene", "model_normalized")
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _ARRAYS = ("extents_m", "vertices", "faces", "face_colors", "points", "normals")
 
 Skipped = list[tuple[str, str]]
@@ -75,7 +75,9 @@ def read_folder(
         except Exception as error:  # noqa: BLE001
             skipped.append((str(entry.path), f"{type(error).__name__}: {error}"))
     if not models:
-        reasons = "; ".join(f"{Path(p).name}: {reason}" for p, reason in skipped[:3]) or "it holds no mesh files"
+        reasons = (
+            "; ".join(f"{Path(p).name}: {reason}" for p, reason in skipped[:3]) or "it holds no mesh files"
+        )
         raise ValueError(f"CAD library {folder}: no model could be loaded ({reasons})")
     return models, skipped
 
@@ -169,7 +171,9 @@ def _load_entry(entry: _Entry, cache: Path, sampling: str) -> CadModel:
             with np.load(cached) as stored:
                 arrays = {name: stored[name] for name in _ARRAYS}
                 symmetry = str(stored["symmetry"])
-            return CadModel(entry.model_id, entry.category, symmetry=symmetry, source=str(entry.path), **arrays)
+            return CadModel(
+                entry.model_id, entry.category, symmetry=symmetry, source=str(entry.path), **arrays
+            )
         except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError):
             cached.unlink(missing_ok=True)  # a write was cut short; compute it again
     mesh = read_mesh(entry.path, entry.units, entry.up, entry.front)

@@ -38,7 +38,9 @@ class CadLibrary:
         for position, model in enumerate(self.models):
             if model.model_id in self._index:
                 first = self.models[self._index[model.model_id]]
-                raise ValueError(f"CAD model id {model.model_id!r} occurs twice: {first.source}, {model.source}")
+                raise ValueError(
+                    f"CAD model id {model.model_id!r} occurs twice: {first.source}, {model.source}"
+                )
             self._index[model.model_id] = position
 
     @classmethod
@@ -53,7 +55,9 @@ class CadLibrary:
         if text.startswith("procedural:"):
             match = re.fullmatch(r"procedural:(\d+)-(\d+)", text)
             if not match or int(match[1]) > int(match[2]):
-                raise ValueError(f"CAD library {text!r}: expected procedural:FIRST-LAST, e.g. procedural:0-19")
+                raise ValueError(
+                    f"CAD library {text!r}: expected procedural:FIRST-LAST, e.g. procedural:0-19"
+                )
             return cls.procedural(range(int(match[1]), int(match[2]) + 1), sampling=sampling)
         return cls.from_folder(Path(text), sampling=sampling)
 
@@ -107,7 +111,9 @@ class CadLibrary:
 
     def indices_of_category(self, category: str) -> np.ndarray:
         """Positions of a category's models, in library order."""
-        return np.array([i for i, model in enumerate(self.models) if model.category == category], dtype=np.int64)
+        return np.array(
+            [i for i, model in enumerate(self.models) if model.category == category], dtype=np.int64
+        )
 
     def median_extents_m(self, category: str) -> np.ndarray:
         """(3,) median extents in metres. Raises ValueError for a category without models."""
@@ -148,5 +154,7 @@ class CadLibrary:
     def _extents_of(self, category: str) -> np.ndarray:
         extents = [model.extents_m for model in self.models if model.category == category]
         if not extents:
-            raise ValueError(f"the CAD library has no model of category {category!r}; it has {self.categories}")
+            raise ValueError(
+                f"the CAD library has no model of category {category!r}; it has {self.categories}"
+            )
         return np.stack(extents)

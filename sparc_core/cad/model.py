@@ -15,7 +15,7 @@ from sparc_core.cad.symmetry import estimate_symmetry
 
 POINTS = 2048
 SYMMETRY_POINTS = 16384
-VISIBLE_CANDIDATES = 3 * POINTS
+MAX_VISIBLE_DRAWS = 6
 MIN_EXTENT_M = 1e-3
 
 
@@ -72,9 +72,16 @@ def build_model(
     centred = vertices_m - (low + high) / 2
     # seeded by the name: the same model always has the same samples
     rng = np.random.default_rng(np.frombuffer(model_id.encode().ljust(4, b"_"), dtype=np.uint8))
-    points, normals = _samples(centred, faces, rng, sampling, orient)
+    if sampling == "visible":
+        points, normals = _visible_samples(centred, faces, rng, orient)
+        visible = points
+    else:
+        points, normals, _ = sample_surface(centred, faces, POINTS, rng)
+        visible = None
+        if orient or symmetry is None:
+            normals, visible = _seen_from_outside(centred, faces, points, normals, orient)
     if symmetry is None:
-        symmetry = estimate_symmetry(sample_surface(centred, faces, SYMMETRY_POINTS, rng)[0])
+        symmetry = estimate_symmetry(sample_surface(centred, faces, SYMMETRY_POINTS, rng)[0], visible)
     return CadModel(
         model_id,
         category,
@@ -89,25 +96,46 @@ def build_model(
     )
 
 
-def _samples(
-    vertices_m: np.ndarray, faces: np.ndarray, rng: np.random.Generator, sampling: str, orient: bool
+def _seen_from_outside(
+    vertices_m: np.ndarray, faces: np.ndarray, points: np.ndarray, normals: np.ndarray, orient: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`POINTS` points and normals at true size, by the two options of `build_model`."""
-    count = VISIBLE_CANDIDATES if sampling == "visible" else POINTS
-    points, normals, _ = sample_surface(vertices_m, faces, count, rng)
-    if sampling == "surface" and not orient:
-        return points, normals
+    """Normals (P, 3), turned outwards where asked for, and the points (Q, 3) that can be seen.
+
+    Everything counts as seen where nothing is: symmetry is then judged from all points.
+    """
     from sparc_core.cad.visibility import open_directions  # Warp is needed for these options alone
 
     ahead, behind = open_directions(vertices_m, faces, points, normals)
+    seen = ahead + behind > 0
     if orient:
-        # An open sheet is seen from both sides about equally: its normals stay as they are.
-        normals = np.where((behind > 1.5 * ahead)[:, None], -normals, normals)
-    if sampling == "visible":
-        seen = np.flatnonzero(ahead + behind > 0)
-        if len(seen) == 0:
-            raise ValueError("no surface of the mesh can be seen from outside")
-        # Nearly everything hidden (a machine in its housing): some points then count twice.
-        chosen = np.resize(seen, POINTS)
-        points, normals = points[chosen], normals[chosen]
-    return points, normals
+        normals = np.where(_faces_inwards(ahead, behind)[:, None], -normals, normals)
+    return normals, points[seen] if seen.any() else points
+
+
+def _faces_inwards(ahead: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """(P,) bool. An open sheet is seen from both sides about equally: its normals stay as they are."""
+    return behind > 1.5 * ahead
+
+
+def _visible_samples(
+    vertices_m: np.ndarray, faces: np.ndarray, rng: np.random.Generator, orient: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """`POINTS` points that can be seen from outside, and their normals: draws until there are enough."""
+    from sparc_core.cad.visibility import open_directions
+
+    kept_points, kept_normals, found = [], [], 0
+    for _ in range(MAX_VISIBLE_DRAWS):
+        points, normals, _ = sample_surface(vertices_m, faces, POINTS, rng)
+        ahead, behind = open_directions(vertices_m, faces, points, normals)
+        if orient:
+            normals = np.where(_faces_inwards(ahead, behind)[:, None], -normals, normals)
+        seen = ahead + behind > 0
+        kept_points.append(points[seen])
+        kept_normals.append(normals[seen])
+        found += int(seen.sum())
+        if found >= POINTS:
+            break
+    if found == 0:
+        raise ValueError("no surface of the mesh can be seen from outside")
+    chosen = np.arange(POINTS) % found  # nearly everything hidden: the points that are seen count twice
+    return np.concatenate(kept_points)[chosen], np.concatenate(kept_normals)[chosen]

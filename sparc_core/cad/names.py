@@ -17,10 +17,13 @@ ALIASES = {
     "cupboard": "cabinet", "wardrobe": "cabinet", "nightstand": "cabinet", "night_stand": "cabinet",
     "bedside_table": "cabinet", "dresser": "cabinet", "sideboard": "cabinet", "tv_stand": "cabinet",
     "chest_of_drawers": "cabinet", "drawer": "cabinet", "02933112": "cabinet",
-    "armchair": "chair", "stool": "chair", "office_chair": "chair", "desk_chair": "chair", "03001627": "chair",
-    "monitor": "display", "tv": "display", "television": "display", "screen": "display", "03211117": "display",
+    "armchair": "chair", "stool": "chair", "office_chair": "chair", "desk_chair": "chair",
+    "03001627": "chair",
+    "monitor": "display", "tv": "display", "television": "display", "screen": "display",
+    "03211117": "display",
     "couch": "sofa", "loveseat": "sofa", "04256520": "sofa",
-    "desk": "table", "coffee_table": "table", "dining_table": "table", "side_table": "table", "04379243": "table",
+    "desk": "table", "coffee_table": "table", "dining_table": "table", "side_table": "table",
+    "04379243": "table",
 }  # fmt: skip
 _KNOWN = {**{category: category for category in CATEGORIES}, **ALIASES}
 _LONGEST = max(name.count("_") for name in _KNOWN) + 1

@@ -25,7 +25,7 @@ class CadTensors:
     category: torch.Tensor
 
     @classmethod
-    def from_library(cls, library: CadLibrary, device="cpu") -> "CadTensors":
+    def from_library(cls, library: CadLibrary, device="cpu") -> CadTensors:
         """Stack the library's samples. Raises ValueError for an empty library."""
         models = library.models
         if not models:
@@ -36,6 +36,11 @@ class CadTensors:
             torch.from_numpy(np.stack([model.normals for model in models])).to(device),
             torch.from_numpy(np.stack([model.extents_m for model in models])).float().to(device),
             torch.tensor([SYMMETRY_ORDERS[model.symmetry] for model in models], device=device),
-            torch.tensor([CATEGORIES.index(model.category) if model.category in CATEGORIES else -1
-                          for model in models], device=device),
+            torch.tensor(
+                [
+                    CATEGORIES.index(model.category) if model.category in CATEGORIES else -1
+                    for model in models
+                ],
+                device=device,
+            ),
         )

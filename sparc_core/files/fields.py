@@ -21,7 +21,7 @@ def load_json(path: Path, kind: type, what: str):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{path}: expected {what} as JSON, got text that does not parse (line {error.lineno}: {error.msg})"
+            f"{path}: expected {what} as JSON, got text with an error in line {error.lineno} ({error.msg})"
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected {what} as JSON, got a file that is not UTF-8 text") from error

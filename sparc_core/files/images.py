@@ -109,7 +109,9 @@ def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected a NumPy array, got a file that does not load ({error})") from error
+        raise ValueError(
+            f"{path}: expected a NumPy array, got a file that does not load ({error})"
+        ) from error
 
 
 def _check_depth(depth: np.ndarray, path: Path) -> None:

@@ -97,7 +97,7 @@ def _object_from_json(fields: Fields) -> AlignedObject:
 
 
 def _finite(values, shape: tuple[int, ...], where: str):
-    """The values as (nested lists of) Python floats; ValueError when the shape differs or one is not finite."""
+    """The values as (lists of) Python floats; ValueError when the shape differs or one is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.shape != shape:
         raise ValueError(f"{where}: expected shape {shape}, got {array.shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 from sparc_core.cad.candidates import choose_candidates
 from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.camera import intrinsics_tensor
+from sparc_core.perception.gravity import estimate_up
 from sparc_core.perception.masks import depth_box_mask, separate_masks
 from sparc_core.perception.normals import normals_from_depth
 from sparc_core.perception.observe import ImageChannels
@@ -24,7 +26,7 @@ MIN_BOX_PX = 4.0
 class PreparedImage:
     """A rectified image ready for the search.
 
-    camera: the pinhole of the rectified image. kept: which detections are aligned, in order; skipped:
+    camera: the pinhole of the rectified image, with gravity where it is known or could be estimated. kept: which detections are aligned, in order; skipped:
     (detection, reason). boxes_xyxy (D, 4) rectified and cut at the image; candidates: D arrays of CAD
     model positions.
     """
@@ -57,12 +59,13 @@ def prepare_image(
     kept = tuple(i for i in range(len(detections)) if i not in reasons)
     skipped = tuple(sorted(reasons.items()))
     depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
-    channels = _channels(rectifier, image_rgb, depth, [detections[i] for i in kept], boxes, library, config, device)
+    pinhole = _with_gravity(rectifier.camera, depth, kept, config)
+    channels = _channels(rectifier, pinhole, image_rgb, depth, [detections[i] for i in kept], boxes, library, config, device)
     candidates = tuple(
-        _candidates(detections[i], box, depth, rectifier.camera, library, config.max_candidates)
+        _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
     )
-    return PreparedImage(rectifier.camera, channels, kept, skipped, boxes, candidates)
+    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates)
 
 
 def _check_images(image_rgb, camera: Camera, depth_m) -> None:
@@ -130,8 +133,15 @@ def _plain(box) -> str:
     return "[" + ", ".join(f"{v:.1f}" for v in box) + "]"
 
 
-def _channels(rectifier, image_rgb, depth, detections, boxes, library, config, device) -> ImageChannels:
-    camera = rectifier.camera
+def _with_gravity(camera: Camera, depth, kept, config) -> Camera:
+    """The camera with up_cam: as given, else estimated from depth, else unknown."""
+    if camera.up_cam is not None or depth is None or not kept or not config.estimate_gravity:
+        return camera
+    up = estimate_up(torch.from_numpy(depth), intrinsics_tensor(camera))
+    return camera if up is None else dataclasses.replace(camera, up_cam=tuple(up.tolist()))
+
+
+def _channels(rectifier, camera, image_rgb, depth, detections, boxes, library, config, device) -> ImageChannels:
     height, width = camera.height, camera.width
     rgb = torch.from_numpy(np.ascontiguousarray(rectifier.image(image_rgb))).to(device).float() / 255
     depth_map = torch.zeros(height, width, device=device)
@@ -141,7 +151,7 @@ def _channels(rectifier, image_rgb, depth, detections, boxes, library, config, d
         rois = torch.from_numpy(_grown_rois(boxes, width, height))
         found, _ = normals_from_depth(depth_map[None], intrinsics_tensor(camera, device)[None], rois=rois)
         normals = found[0]
-    masks = _masks(rectifier, detections, boxes, depth, library, config)
+    masks = _masks(rectifier, camera, detections, boxes, depth, library, config)
     stacked = np.zeros((max(1, len(masks)), height, width), dtype=np.float32)
     for i, mask in enumerate(masks):
         if mask is not None:
@@ -158,7 +168,7 @@ def _grown_rois(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([np.maximum(low, 0), np.minimum(high, [width, height])], 1).astype(np.int64)
 
 
-def _masks(rectifier, detections, boxes, depth, library, config) -> list[np.ndarray | None]:
+def _masks(rectifier, camera, detections, boxes, depth, library, config) -> list[np.ndarray | None]:
     """(H, W) bool masks: the detections' own, else cut from depth and box, else None."""
     given = [None if d.mask is None else rectifier.mask(d.mask) for d in detections]
     if depth is None or not config.depth_masks:
@@ -173,7 +183,7 @@ def _masks(rectifier, detections, boxes, depth, library, config) -> list[np.ndar
         else:
             extents = library.median_extents_m(detection.category)
         half_diagonal = float(np.linalg.norm(extents)) / 2
-        cut.append(depth_box_mask(depth, rectifier.camera, box, half_diagonal_m=half_diagonal).mask)
+        cut.append(depth_box_mask(depth, camera, box, half_diagonal_m=half_diagonal).mask)
     return [g if g is not None else c for g, c in zip(given, separate_masks(cut), strict=True)]
 
 

@@ -20,6 +20,7 @@ MAX_OFF_AXIS_RAD = np.deg2rad(75.0)
 # A pixel whose undistorted ray does not project back onto it lies outside the model's valid range.
 MAX_ROUND_TRIP_PX = 0.5
 BORDER_SAMPLES = 33
+OUTSIDE_PX = -1e4
 
 
 @lru_cache(maxsize=8)
@@ -86,11 +87,17 @@ class Rectifier:
         return self._rectified(np.asarray(mask, dtype=np.uint8), cv2.INTER_NEAREST, "mask") > 0
 
     def raw_mask(self, mask: np.ndarray) -> np.ndarray:
-        """(H, W) bool rectified mask to the raw image, nearest neighbour."""
+        """(h, w) bool mask of the rectified image, at any resolution, to the (H, W) raw image."""
+        raw = self.raw_camera
+        pixels = np.ascontiguousarray(mask).view(np.uint8)
         if self.is_identity:
-            return np.asarray(mask) > 0
-        _check_size(mask, self.raw_camera, "mask")
-        return cv2.remap(np.asarray(mask, dtype=np.uint8), *self._to_rectified, cv2.INTER_NEAREST) > 0
+            return cv2.resize(pixels, (raw.width, raw.height), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+        # Pixel centres are at integers: the image's edge is at -0.5 at every resolution.
+        scale = np.array([pixels.shape[1] / raw.width, pixels.shape[0] / raw.height], dtype=np.float32)
+        uv = (self._rectified_pixels + 0.5) * scale - 0.5
+        return (
+            cv2.remap(pixels, uv, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0) > 0
+        )
 
     def boxes(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """(N, 4) raw boxes to the rectified boxes around their mapped borders, float64.
@@ -109,28 +116,32 @@ class Rectifier:
         return found
 
     @cached_property
-    def _to_raw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the raw image each rectified pixel is found: cv2.remap's fixed-point maps."""
+    def _to_raw(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Where in the raw image each rectified pixel is found: cv2.remap's maps for each interpolation."""
         grid = _pixel_grid(self.camera)
         raw = self.raw_points(grid)
-        back = self.points(raw)
         # Polynomials fold far rays back into the image: such a pixel does not come back to itself.
-        folded = ~(np.abs(back - grid).max(-1) < 1.0)
-        raw[folded] = -1e4
-        return cv2.convertMaps(raw[..., 0].astype(np.float32), raw[..., 1].astype(np.float32), cv2.CV_16SC2)
+        folded = ~(np.abs(self.points(raw) - grid).max(-1) < 1.0)
+        raw[folded] = OUTSIDE_PX
+        u, v = np.moveaxis(raw.astype(np.float32), -1, 0)
+        # OpenCV's nearest neighbour needs maps rounded for it: given the others, it takes wrong neighbours.
+        return {
+            cv2.INTER_LINEAR: cv2.convertMaps(u, v, cv2.CV_16SC2, nninterpolation=False),
+            cv2.INTER_NEAREST: cv2.convertMaps(u, v, cv2.CV_16SC2, nninterpolation=True),
+        }
 
     @cached_property
-    def _to_rectified(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the rectified image each raw pixel is found."""
-        uv = np.nan_to_num(self.points(_pixel_grid(self.raw_camera)), nan=-1e4).astype(np.float32)
-        uv = np.clip(uv, -1e4, 3e4)
-        return cv2.convertMaps(uv[..., 0], uv[..., 1], cv2.CV_16SC2)
+    def _rectified_pixels(self) -> np.ndarray:
+        """(H, W, 2) float32: where in the rectified image each raw pixel is found, far outside if nowhere."""
+        uv = np.nan_to_num(self.points(_pixel_grid(self.raw_camera)), nan=OUTSIDE_PX)
+        return np.clip(uv, OUTSIDE_PX, -OUTSIDE_PX).astype(np.float32)
 
     def _rectified(self, pixels: np.ndarray, interpolation: int, name: str) -> np.ndarray:
         _check_size(pixels, self.raw_camera, name)
         if self.is_identity:
             return pixels
-        return cv2.remap(pixels, *self._to_raw, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        maps = self._to_raw[interpolation]
+        return cv2.remap(pixels, *maps, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 def undistorted_rays(uv_px: np.ndarray, camera: Camera) -> np.ndarray:
@@ -162,11 +173,13 @@ def _containing_intrinsics(raw: Camera) -> tuple[float, float, float, float]:
     rays = undistorted_rays(np.stack([u, v], -1), raw).reshape(-1, 2)
     rays = rays[np.isfinite(rays).all(-1)]
     if len(rays) < 4:
-        raise ValueError(f"camera distortion: expected a lens model that can be inverted, got {raw.distortion}")
+        raise ValueError(
+            f"camera distortion: expected a lens model that can be inverted, got {raw.distortion}"
+        )
     low, high = rays.min(0), rays.max(0)
     zoom = min(raw.width / (high[0] - low[0]) / raw.fx, raw.height / (high[1] - low[1]) / raw.fy)
-    fx, fy = raw.fx * zoom, raw.fy * zoom
-    middle = (low + high) / 2
+    fx, fy = float(raw.fx * zoom), float(raw.fy * zoom)
+    middle = ((low + high) / 2).tolist()
     return fx, fy, (raw.width - 1) / 2 - middle[0] * fx, (raw.height - 1) / 2 - middle[1] * fy
 
 

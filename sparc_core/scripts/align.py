@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -73,6 +74,8 @@ def command(
 ) -> None:
     """Align CAD models to the detected objects of one image."""
     console, errors = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width: nothing needs to be cut off
     try:
         _check_outputs(out, overlay, scene)
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
@@ -101,8 +104,8 @@ def _read_inputs(
     """Everything the aligner needs, with sizes that agree. Raises ValueError or OSError."""
     if detections is None:
         raise ValueError(
-            "--detections: expected a DETS.json, got none. Learned detection does not exist yet: draw the boxes "
-            'into a file like [{"box_xyxy": [x0, y0, x1, y1], "category": "chair"}] and name it'
+            "--detections: expected a DETS.json, got none. Learned detection does not exist yet: draw the "
+            'boxes into a file like [{"box_xyxy": [x0, y0, x1, y1], "category": "chair"}] and name it'
         )
     if depth_scale is not None and depth is None:
         raise ValueError(f"--depth-scale: expected only together with --depth, got {depth_scale:g} alone")
@@ -126,7 +129,8 @@ def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:
     height, width = pixels.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise ValueError(
-            f"{name}: expected {camera.width}×{camera.height} pixels as {camera_path} says, got {width}×{height}"
+            f"{name}: expected {camera.width}×{camera.height} pixels as {camera_path} says, "
+            f"got {width}×{height}"
         )
 
 
@@ -177,11 +181,15 @@ def _write_scene(path: Path, inputs: _Inputs, result: AlignmentResult, library) 
 
 def _print_result(console: Console, result: AlignmentResult) -> None:
     """A table of the objects, then what was skipped and how long the stages took."""
-    table = Table(title=f"{len(result.objects)} objects", title_justify="left")
-    for name in ("#", "category", "CAD model", "score", "position m", "size m", "start"):
-        table.add_column(name, justify="right" if name in ("#", "score") else "left", no_wrap=True)
+    table = Table(title=f"{len(result.objects)} objects", title_justify="left", box=box.SIMPLE_HEAD)
+    for name, justify in (
+        ("#", "right"), ("category", "left"), ("CAD model", "left"), ("score", "right"), ("position m", "right"),
+        ("size m", "right"), ("start", "left"),
+    ):  # fmt: skip
+        foldable = name in ("category", "CAD model")
+        table.add_column(name, justify=justify, no_wrap=not foldable, overflow="fold")
     for item in result.objects:
-        position, size = (" ".join(f"{value:6.2f}" for value in vector) for vector in (item.T_m, item.S_m))
+        position, size = (" ".join(f"{value:.2f}" for value in vector) for vector in (item.T_m, item.S_m))
         table.add_row(
             str(item.detection), item.category, escape(item.model_id), f"{item.score:.2f}", position, size,
             item.start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
@@ -36,18 +37,22 @@ def object_lines(item: AlignedObject, model, camera: Camera, pinhole: Camera, z_
     edge, t0, t1 = _pieces(np.linalg.norm(uv[:, 1] - uv[:, 0], axis=-1))
     middle = (t0 + t1) / 2
     seen = _is_visible(
-        _between(uv[edge], middle), _between(inverse_z[edge], middle), z_m, tolerance_m=0.01 * float(np.max(item.S_m))
+        _between(uv[edge], middle),
+        _between(inverse_z[edge], middle),
+        z_m,
+        tolerance_m=0.01 * float(np.max(item.S_m)),
     )
     ends = [
         _raw_pixels(_between(uv[edge], t), _between(inverse_z[edge], t), pinhole, camera) for t in (t0, t1)
     ]
     finite = np.isfinite(ends[0]).all(-1) & np.isfinite(ends[1]).all(-1)
     edge, seen, ends = edge[finite], seen[finite], [end[finite] for end in ends]
-    first = np.flatnonzero(np.r_[True, (edge[1:] != edge[:-1]) | (seen[1:] != seen[:-1])][: len(edge)])
-    last = np.r_[first[1:], len(edge)]
+    # A run ends where the edge does, or where it goes into hiding or out of it.
+    cuts = np.flatnonzero((edge[1:] != edge[:-1]) | (seen[1:] != seen[:-1])) + 1
+    bounds = [0, *cuts.tolist(), len(edge)] if len(edge) else []
     straight = camera.distortion_model == "none"
     lines = Lines([], [])
-    for start, stop in zip(first.tolist(), last.tolist(), strict=True):
+    for start, stop in itertools.pairwise(bounds):
         starts = ends[0][start : start + 1] if straight else ends[0][start:stop]
         run = np.concatenate([starts, ends[1][stop - 1 : stop]])
         (lines.visible if seen[start] else lines.hidden).append(run)
@@ -60,7 +65,9 @@ def _clipped_edges(edges_cam: np.ndarray, pinhole: Camera) -> tuple[np.ndarray, 
     z = edges[..., 2]
     for i in (0, 1):
         # Where this end is too near, move it along the edge to the near plane.
-        t = np.clip((NEAR_M - z[:, 1 - i]) / np.where(z[:, i] == z[:, 1 - i], 1.0, z[:, i] - z[:, 1 - i]), 0, 1)
+        t = np.clip(
+            (NEAR_M - z[:, 1 - i]) / np.where(z[:, i] == z[:, 1 - i], 1.0, z[:, i] - z[:, 1 - i]), 0, 1
+        )
         cut = edges[:, 1 - i] + t[:, None] * (edges[:, i] - edges[:, 1 - i])
         edges[:, i] = np.where((z[:, i] < NEAR_M)[:, None], cut, edges[:, i])
         z = edges[..., 2]

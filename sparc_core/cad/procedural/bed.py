@@ -32,7 +32,10 @@ def _mattress(rng, width: float, length: float, y: float, thick: float) -> list[
     if rng.random() < 0.7:
         grow = 0.012
         start = -half_l + rng.uniform(0.5, 0.9)
-        low, high = (-half_w - grow, y + thick * 0.25, start), (half_w + grow, y + thick + 0.03, half_l + grow)
+        low, high = (
+            (-half_w - grow, y + thick * 0.25, start),
+            (half_w + grow, y + thick + 0.03, half_l + grow),
+        )
         parts.append(slab(low, high, palette.fabric(rng), radius=0.05, bevel=0.03))
     return parts
 
@@ -45,9 +48,18 @@ def _bed(rng: np.random.Generator, width: float, length: float) -> list[Part]:
     clearance = rng.uniform(0.06, 0.16)
     parts.append(box((-half_w, clearance, -half_l), (half_w, top, half_l), color))
     if rng.random() < 0.75:
-        parts += corner_legs(half_w - 0.06, half_l - 0.06, clearance + 0.005, rng.uniform(0.04, 0.08), color, round_legs=rng.random() < 0.4)
+        parts += corner_legs(
+            half_w - 0.06,
+            half_l - 0.06,
+            clearance + 0.005,
+            rng.uniform(0.04, 0.08),
+            color,
+            round_legs=rng.random() < 0.4,
+        )
     else:
-        parts.append(box((-half_w + 0.05, 0, -half_l + 0.05), (half_w - 0.05, clearance + 0.005, half_l - 0.05), color))
+        parts.append(
+            box((-half_w + 0.05, 0, -half_l + 0.05), (half_w - 0.05, clearance + 0.005, half_l - 0.05), color)
+        )
     parts += _headboard(rng, half_w, half_l, top + thick, color)
     if rng.random() < 0.3:
         low = (-half_w, 0.0, half_l - 0.001)
@@ -63,12 +75,27 @@ def _headboard(rng, half_w: float, half_l: float, mattress_top: float, color) ->
     if kind == "panel":
         return [box((-half_w, 0.0, z0), (half_w, height, z1), color)]
     if kind == "padded":
-        return [slab((-half_w, 0.05, z0), (half_w, height, z1), palette.fabric(rng), radius=0.06, bevel=0.03, axis="z")]
+        return [
+            slab(
+                (-half_w, 0.05, z0),
+                (half_w, height, z1),
+                palette.fabric(rng),
+                radius=0.06,
+                bevel=0.03,
+                axis="z",
+            )
+        ]
     if kind == "curved":
         board = curved_panel(2 * half_w, height - 0.05, thick, color, wrap=0.05)
         return [board.moved((0, 0.05, z1 - 0.001))]
-    bars = [rod((x, 0, z0 + thick / 2), (x, height, z0 + thick / 2), 0.025, color) for x in (-half_w + 0.03, half_w - 0.03)]
-    bars += [rod((-half_w, y, z0 + thick / 2), (half_w, y, z0 + thick / 2), 0.02, color) for y in (height - 0.03, mattress_top)]
+    bars = [
+        rod((x, 0, z0 + thick / 2), (x, height, z0 + thick / 2), 0.025, color)
+        for x in (-half_w + 0.03, half_w - 0.03)
+    ]
+    bars += [
+        rod((-half_w, y, z0 + thick / 2), (half_w, y, z0 + thick / 2), 0.02, color)
+        for y in (height - 0.03, mattress_top)
+    ]
     for x in np.linspace(-half_w, half_w, max(4, round(2 * half_w / 0.13)))[1:-1]:
         bars.append(rod((x, mattress_top, z0 + thick / 2), (x, height - 0.03, z0 + thick / 2), 0.01, color))
     return bars
@@ -89,7 +116,10 @@ def _bunk(rng: np.random.Generator, width: float, length: float) -> list[Part]:
         )]  # fmt: skip
         parts += _mattress(rng, width, length, y + 0.045, rng.uniform(0.1, 0.16))
     for y in (height - 0.1, height - 0.24):
-        parts += [box((s * half_w - 0.01, y, -half_l), (s * half_w + 0.01, y + 0.07, half_l), color) for s in (1, -1)]
+        parts += [
+            box((s * half_w - 0.01, y, -half_l), (s * half_w + 0.01, y + 0.07, half_l), color)
+            for s in (1, -1)
+        ]
         parts.append(box((-half_w, y, -half_l - 0.01), (half_w, y + 0.07, -half_l + 0.01), color))
     x0, x1, z = -half_w + 0.1, min(-half_w + 0.5, half_w - 0.1), half_l + 0.05
     parts += [rod((x, 0, z), (x, height - 0.05, z), 0.02, color) for x in (x0, x1)]

@@ -30,7 +30,9 @@ def build(rng: np.random.Generator) -> tuple[list[Part], str]:
         parts.append(box((inner[0], y, -half_d + 0.006), (inner[1], y + thick, half_d - 0.003), color))
     if has_back:
         back = color if rng.random() < 0.6 else palette.board(rng)
-        parts.append(box((inner[0], foot, -half_d + 0.001), (inner[1], height - 0.002, -half_d + 0.007), back))
+        parts.append(
+            box((inner[0], foot, -half_d + 0.001), (inner[1], height - 0.002, -half_d + 0.007), back)
+        )
     else:
         parts += _braces(rng, inner, height, half_d, color)
     compartments = _divide(rng, levels, inner, thick, depth, color, parts)
@@ -69,9 +71,15 @@ def _divide(rng, levels, inner, thick, depth, color, parts) -> list[tuple[float,
             cuts[1:-1] += rng.uniform(-0.2, 0.2, n - 1) * width / n
         for x in cuts[1:-1]:
             parts.append(
-                box((x - thick / 2, low + thick, -depth / 2 + 0.008), (x + thick / 2, high, depth / 2 - 0.004), color)
+                box(
+                    (x - thick / 2, low + thick, -depth / 2 + 0.008),
+                    (x + thick / 2, high, depth / 2 - 0.004),
+                    color,
+                )
             )
-        compartments += [(a + thick, b - thick, low + thick, high) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        compartments += [
+            (a + thick, b - thick, low + thick, high) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        ]
     return compartments
 
 
@@ -89,6 +97,12 @@ def _books(rng, compartments, half_d: float, must_fill: bool) -> list[Part]:
                 break
             deep = rng.uniform(0.6, 0.9) * min(2 * half_d, 0.3)
             front = half_d - rng.uniform(0.01, 0.03)
-            books.append(box((x, y0 - 0.001, front - deep), (x + thick - 0.001, y0 + tall, front), palette.any_color(rng)))
+            books.append(
+                box(
+                    (x, y0 - 0.001, front - deep),
+                    (x + thick - 0.001, y0 + tall, front),
+                    palette.any_color(rng),
+                )
+            )
             x += thick
     return books

@@ -52,7 +52,10 @@ def _base_height(rng: np.random.Generator, kind: str) -> float:
 def _base(rng: np.random.Generator, base: float, width: float, depth: float, color) -> list[Part]:
     """A plinth set back at the front, or four legs."""
     if base < 0.09 or rng.random() < 0.3:
-        low, high = (-width / 2 + 0.01, 0, -depth / 2 + 0.005), (width / 2 - 0.01, base + 0.004, depth / 2 - 0.06)
+        low, high = (
+            (-width / 2 + 0.01, 0, -depth / 2 + 0.005),
+            (width / 2 - 0.01, base + 0.004, depth / 2 - 0.06),
+        )
         return [box(low, high, color)]
     size = rng.uniform(0.03, 0.06)
     leg_color = color if rng.random() < 0.5 else palette.metal(rng)
@@ -68,10 +71,18 @@ def _carcass(low, high, half_w, half_d, front, thick, color) -> list[Part]:
     return [
         box((-half_w, low, -half_d + 0.001), (-half_w + thick, high, front), color),
         box((half_w - thick, low, -half_d + 0.001), (half_w, high, front), color),
-        box((-half_w + thick, low + 0.001, -half_d + 0.002), (half_w - thick, low + thick, front - 0.001), color),
+        box(
+            (-half_w + thick, low + 0.001, -half_d + 0.002),
+            (half_w - thick, low + thick, front - 0.001),
+            color,
+        ),
         box((-half_w + thick, low + thick, -half_d + 0.002), (half_w - thick, high, -half_d + 0.012), color),
-        box((-half_w + thick, (low + high) / 2, -half_d + 0.012), (half_w - thick, (low + high) / 2 + thick, front - 0.02), color),
-    ]  # fmt: skip
+        box(
+            (-half_w + thick, (low + high) / 2, -half_d + 0.012),
+            (half_w - thick, (low + high) / 2 + thick, front - 0.02),
+            color,
+        ),
+    ]
 
 
 def _cells(rng, kind: str, low: float, high: float, half_w: float) -> list[tuple]:
@@ -120,8 +131,24 @@ def _handle(style: dict, x0, x1, y0, y1, z, is_door: bool, hinge_left: bool) -> 
     half = min(half, 0.4 * ((y1 - y0) if is_door else (x1 - x0)))
     if is_door:
         low, high = (cx - 0.007, cy - half, z + out - 0.012), (cx + 0.007, cy + half, z + out)
-        posts = [rod((cx, cy + s * half * 0.85, z - 0.004), (cx, cy + s * half * 0.85, z + out - 0.004), 0.005, color) for s in (1, -1)]
+        posts = [
+            rod(
+                (cx, cy + s * half * 0.85, z - 0.004),
+                (cx, cy + s * half * 0.85, z + out - 0.004),
+                0.005,
+                color,
+            )
+            for s in (1, -1)
+        ]
     else:
         low, high = (cx - half, cy - 0.007, z + out - 0.012), (cx + half, cy + 0.007, z + out)
-        posts = [rod((cx + s * half * 0.85, cy, z - 0.004), (cx + s * half * 0.85, cy, z + out - 0.004), 0.005, color) for s in (1, -1)]
+        posts = [
+            rod(
+                (cx + s * half * 0.85, cy, z - 0.004),
+                (cx + s * half * 0.85, cy, z + out - 0.004),
+                0.005,
+                color,
+            )
+            for s in (1, -1)
+        ]
     return [box(low, high, color), *posts]

@@ -39,7 +39,13 @@ def _panel(width: float, height: float, thick: float, bezel: float, bulge: float
     """A panel with its bottom centre at the origin: frame, sunken screen, housing behind (−z)."""
     half = width / 2
     parts = bar_frame((-half, 0, -thick), (half, height, 0.003), bezel, color)
-    parts.append(box((-half + bezel * 0.9, bezel * 0.9, -thick), (half - bezel * 0.9, height - bezel * 0.9, 0.0), SCREEN))
+    parts.append(
+        box(
+            (-half + bezel * 0.9, bezel * 0.9, -thick),
+            (half - bezel * 0.9, height - bezel * 0.9, 0.0),
+            SCREEN,
+        )
+    )
     rings = []
     for share, z in ((0.97, -thick + 0.002), (0.8, -thick - 0.4 * bulge), (0.5, -thick - bulge)):
         w, h = width * share / 2, height * share / 2
@@ -57,13 +63,22 @@ def _monitor(rng: np.random.Generator) -> list[Part]:
     lift = rng.uniform(0.06, 0.2)
     bezel = rng.uniform(0.007, 0.025)
     tilt = -rng.uniform(0.0, 0.18)
-    panel = [p.moved((0, lift, 0)).tilted_x(tilt, (0, lift + height / 2, -thick)) for p in _panel(width, height, thick, bezel, bulge, color)]
+    panel = [
+        p.moved((0, lift, 0)).tilted_x(tilt, (0, lift + height / 2, -thick))
+        for p in _panel(width, height, thick, bezel, bulge, color)
+    ]
     neck_z = -thick - bulge * 0.7
     stand = color if rng.random() < 0.6 else palette.metal(rng)
     top = lift + height * rng.uniform(0.3, 0.5)
     neck_w = rng.uniform(0.035, 0.09)
     lean = rng.uniform(0.0, 0.05)
-    neck = tapered_box((0, 0.008, neck_z - lean - 0.02), (0, top, neck_z - 0.018), (neck_w * 1.1, 0.04), (neck_w, 0.034), stand)
+    neck = tapered_box(
+        (0, 0.008, neck_z - lean - 0.02),
+        (0, top, neck_z - 0.018),
+        (neck_w * 1.1, 0.04),
+        (neck_w, 0.034),
+        stand,
+    )
     return panel + [neck] + _foot(rng, width, neck_z - lean, stand)
 
 
@@ -72,7 +87,9 @@ def _foot(rng: np.random.Generator, width: float, neck_z: float, color) -> list[
     front, back = neck_z + foot_d * 0.68, neck_z - foot_d * 0.32
     if rng.random() < 0.75:
         radius = rng.choice([0.01, foot_d / 2])
-        return [slab((-foot_w / 2, 0, back), (foot_w / 2, rng.uniform(0.01, 0.02), front), color, radius=radius)]
+        return [
+            slab((-foot_w / 2, 0, back), (foot_w / 2, rng.uniform(0.01, 0.02), front), color, radius=radius)
+        ]
     arm = rod((0, 0.012, neck_z), (foot_w / 2, 0.012, front), 0.012, color)
     return both_sides(arm) + [box((-0.04, 0, back), (0.04, 0.02, neck_z + 0.02), color)]
 
@@ -96,7 +113,11 @@ def _tv(rng: np.random.Generator) -> list[Part]:
             parts += both_sides(leg)
         return parts
     foot_w = width * rng.uniform(0.3, 0.55)
-    parts.append(slab((-foot_w / 2, 0, middle - depth / 2), (foot_w / 2, 0.015, middle + depth / 2), color, radius=0.03))
+    parts.append(
+        slab(
+            (-foot_w / 2, 0, middle - depth / 2), (foot_w / 2, 0.015, middle + depth / 2), color, radius=0.03
+        )
+    )
     parts.append(box((-0.08, 0.01, middle - 0.02), (0.08, lift + 0.05, middle + 0.01), color))
     return parts
 

@@ -50,7 +50,9 @@ def _base(rng: np.random.Generator, under: float, color) -> list[Part]:
     for angle in start + np.arange(count) * 2 * np.pi / count:
         direction = np.array([np.cos(angle), 0.0, np.sin(angle)])
         tip = direction * reach + np.array([0, 2 * castor + 0.006, 0])
-        parts.append(tube([direction * 0.02 + np.array([0, hub, 0]), tip], 0.024, metal, end_radius=0.015, segments=6))
+        parts.append(
+            tube([direction * 0.02 + np.array([0, hub, 0]), tip], 0.024, metal, end_radius=0.015, segments=6)
+        )
         side = np.array([-direction[2], 0.0, direction[0]])
         wheel = tip - np.array([0, castor + 0.006, 0])
         parts.append(rod(wheel - 0.022 * side, wheel + 0.022 * side, castor, (28, 28, 30), segments=12))
@@ -65,17 +67,32 @@ def _back(rng, width, depth, seat, thick, frame, cover) -> list[Part]:
     z = -depth / 2 + rng.uniform(0.0, 0.05)
     lean = -rng.uniform(0.05, 0.26)
     panel = curved_panel(
-        back_w, height, back_t, cover, wrap=rng.uniform(0.0, 0.07), bulge=rng.uniform(0.0, 0.035), taper=rng.uniform(-0.05, 0.25)
+        back_w,
+        height,
+        back_t,
+        cover,
+        wrap=rng.uniform(0.0, 0.07),
+        bulge=rng.uniform(0.0, 0.035),
+        taper=rng.uniform(-0.05, 0.25),
     )
     upright = rod((0, -gap, -back_t - 0.012), (0, height * 0.55, -back_t - 0.008), 0.02, frame)
     parts = [panel, upright]
     if rng.random() < 0.22 and gap + height < 0.7:
         head = curved_panel(back_w * 0.6, 0.15, 0.045, cover, wrap=0.03)
-        parts += [head.moved((0, height + 0.05, 0.01)), rod((0, height - 0.1, -back_t), (0, height + 0.1, -0.03), 0.012, frame)]
+        parts += [
+            head.moved((0, height + 0.05, 0.01)),
+            rod((0, height - 0.1, -back_t), (0, height + 0.1, -0.03), 0.012, frame),
+        ]
     parts = [p.moved((0, seat + gap, z)).tilted_x(lean, (0, seat, z)) for p in parts]
     under = seat - thick - 0.025
     foot = np.array([0, -gap, -back_t - 0.012]) + np.array([0, seat + gap, z])
-    parts.append(tube([(0, under, -0.05), (0, under, foot[2] - 0.01), (0, foot[1] + 0.04, foot[2] - 0.005)], 0.022, frame))
+    parts.append(
+        tube(
+            [(0, under, -0.05), (0, under, foot[2] - 0.01), (0, foot[1] + 0.04, foot[2] - 0.005)],
+            0.022,
+            frame,
+        )
+    )
     return parts
 
 
@@ -84,15 +101,27 @@ def _arms(rng, width, depth, seat, thick, frame) -> list[Part]:
     x, y = width / 2 + rng.uniform(0.02, 0.06), seat + rng.uniform(0.16, 0.26)
     under, z = seat - thick + 0.01, rng.uniform(-0.06, 0.04)
     pad_w, pad_l, pad_t = rng.uniform(0.045, 0.09), rng.uniform(0.2, 0.28), rng.uniform(0.02, 0.04)
-    pad = slab((x - pad_w / 2, y - pad_t, z - pad_l / 2), (x + pad_w / 2, y, z + pad_l / 2), (34, 34, 36), radius=0.02)
+    pad = slab(
+        (x - pad_w / 2, y - pad_t, z - pad_l / 2),
+        (x + pad_w / 2, y, z + pad_l / 2),
+        (34, 34, 36),
+        radius=0.02,
+    )
     if rng.random() < 0.6:
-        post = tapered_box((x, under - 0.02, z), (x, y - pad_t + 0.003, z), (0.03, 0.06), (0.025, 0.05), frame)
+        post = tapered_box(
+            (x, under - 0.02, z), (x, y - pad_t + 0.003, z), (0.03, 0.06), (0.025, 0.05), frame
+        )
         joint = box((width * 0.2, under - 0.03, z - 0.03), (x + 0.012, under - 0.008, z + 0.03), frame)
         return both_sides(pad) + both_sides(post) + both_sides(joint)
     half = pad_l / 2 - 0.01
     loop = [
-        (width * 0.25, under, z - half * 0.6), (x, under, z - half * 0.6), (x + 0.01, y - pad_t - 0.03, z - half),
-        (x, y - pad_t, z - half + 0.03), (x, y - pad_t, z + half - 0.03), (x + 0.01, y - pad_t - 0.03, z + half),
-        (x, under, z + half * 0.6), (width * 0.25, under, z + half * 0.6),
-    ]  # fmt: skip
+        (width * 0.25, under, z - half * 0.6),
+        (x, under, z - half * 0.6),
+        (x + 0.01, y - pad_t - 0.03, z - half),
+        (x, y - pad_t, z - half + 0.03),
+        (x, y - pad_t, z + half - 0.03),
+        (x + 0.01, y - pad_t - 0.03, z + half),
+        (x, under, z + half * 0.6),
+        (width * 0.25, under, z + half * 0.6),
+    ]
     return both_sides(pad) + both_sides(tube(loop, 0.013, frame))

@@ -24,18 +24,22 @@ def _vary(rng: np.random.Generator, colors: tuple[Color, ...], spread: float) ->
 
 
 def wood(rng: np.random.Generator) -> Color:
+    """A wood."""
     return _vary(rng, WOODS, 0.12)
 
 
 def metal(rng: np.random.Generator) -> Color:
+    """Steel, chrome or painted metal."""
     return _vary(rng, METALS, 0.08)
 
 
 def plastic(rng: np.random.Generator) -> Color:
+    """Mostly black, grey or white plastic."""
     return _vary(rng, PLASTICS, 0.1)
 
 
 def fabric(rng: np.random.Generator) -> Color:
+    """Upholstery."""
     return _vary(rng, FABRICS, 0.15)
 
 
@@ -45,5 +49,6 @@ def board(rng: np.random.Generator) -> Color:
 
 
 def any_color(rng: np.random.Generator) -> Color:
+    """Anything: book spines, toys."""
     r, g, b = rng.integers(20, 240, 3).tolist()
     return r, g, b

@@ -40,7 +40,9 @@ class Part:
 
     def mirrored_x(self) -> Part:
         """The mirror image at x = 0 (faces are re-wound so that they still point outwards)."""
-        return replace(self, vertices=self.vertices * np.array([-1.0, 1, 1]), faces=self.faces[:, ::-1].copy())
+        return replace(
+            self, vertices=self.vertices * np.array([-1.0, 1, 1]), faces=self.faces[:, ::-1].copy()
+        )
 
     def _rotated(self, rotation: np.ndarray, pivot: Sequence[float]) -> Part:
         pivot = np.asarray(pivot, dtype=np.float64)
@@ -114,8 +116,15 @@ def raised(ring_xz: np.ndarray, y: float) -> np.ndarray:
     return np.stack([ring_xz[:, 0], np.full(len(ring_xz), y), ring_xz[:, 1]], -1)
 
 
-def slab(low: Sequence[float], high: Sequence[float], color: Color, *, radius: float = 0.0,
-         bevel: float = 0.0, axis: str = "y") -> Part:  # fmt: skip
+def slab(
+    low: Sequence[float],
+    high: Sequence[float],
+    color: Color,
+    *,
+    radius: float = 0.0,
+    bevel: float = 0.0,
+    axis: str = "y",
+) -> Part:
     """A box with rounded corners (`radius`, in the plane across `axis`) and rounded edges (`bevel`).
 
     The cushion of the kit: a large bevel gives a pillow, a small one a board.
@@ -143,14 +152,27 @@ def lathe(profile: Sequence[tuple[float, float]], color: Color, *, segments: int
     return loft(np.stack([raised(ellipse(2 * r, 2 * r, segments), y) for r, y in profile]), color)
 
 
-def rod(start: Sequence[float], end: Sequence[float], radius: float, color: Color, *,
-        end_radius: float | None = None, segments: int = 10) -> Part:  # fmt: skip
+def rod(
+    start: Sequence[float],
+    end: Sequence[float],
+    radius: float,
+    color: Color,
+    *,
+    end_radius: float | None = None,
+    segments: int = 10,
+) -> Part:
     """A round bar (a cone frustum with `end_radius`) between two points."""
     return tube([start, end], radius, color, segments=segments, end_radius=end_radius)
 
 
-def tube(path: Sequence[Sequence[float]], radius: float, color: Color, *, segments: int = 8,
-         end_radius: float | None = None) -> Part:  # fmt: skip
+def tube(
+    path: Sequence[Sequence[float]],
+    radius: float,
+    color: Color,
+    *,
+    segments: int = 8,
+    end_radius: float | None = None,
+) -> Part:
     """A round tube swept along a polyline (K, 3); its corners are mitred."""
     path = np.asarray(path, dtype=np.float64)
     directions = np.diff(path, axis=0)
@@ -176,8 +198,13 @@ def tube(path: Sequence[Sequence[float]], radius: float, color: Color, *, segmen
     return loft(np.stack(rings), color)
 
 
-def tapered_box(foot: Sequence[float], head: Sequence[float], foot_size: tuple[float, float],
-                head_size: tuple[float, float], color: Color) -> Part:  # fmt: skip
+def tapered_box(
+    foot: Sequence[float],
+    head: Sequence[float],
+    foot_size: tuple[float, float],
+    head_size: tuple[float, float],
+    color: Color,
+) -> Part:
     """A square-section leg between two centres; the sections (x, z) stay horizontal."""
     foot, head = np.asarray(foot, dtype=np.float64), np.asarray(head, dtype=np.float64)
     unit = np.array([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
@@ -185,8 +212,18 @@ def tapered_box(foot: Sequence[float], head: Sequence[float], foot_size: tuple[f
     return loft(np.stack(rings), color)
 
 
-def curved_panel(width: float, height: float, thickness: float, color: Color, *, wrap: float = 0.0,
-                 bulge: float = 0.0, taper: float = 0.0, columns: int = 9, rows: int = 9) -> Part:  # fmt: skip
+def curved_panel(
+    width: float,
+    height: float,
+    thickness: float,
+    color: Color,
+    *,
+    wrap: float = 0.0,
+    bulge: float = 0.0,
+    taper: float = 0.0,
+    columns: int = 9,
+    rows: int = 9,
+) -> Part:
     """An upright panel, bottom centre of its front at the origin, facing +z.
 
     `wrap`: how far the side edges come forward (m). `bulge`: how far the middle third bulges forward

@@ -1,4 +1,4 @@
-"""Procedural tables: dining, coffee and side tables, desks with panels, drawers or metal legs, round pedestals.
+"""Procedural tables: dining, coffee and side tables, desks of several makes, round pedestals.
 
 Desks face +z with the side where one sits.
 """
@@ -28,7 +28,9 @@ def build(rng: np.random.Generator) -> tuple[list[Part], str]:
     return builders[index](rng)
 
 
-def _top(rng, width: float, depth: float, height: float, color, thick: float | None = None) -> tuple[Part, float]:
+def _top(
+    rng, width: float, depth: float, height: float, color, thick: float | None = None
+) -> tuple[Part, float]:
     """The table top and the height of its underside."""
     thick = rng.uniform(0.018, 0.045) if thick is None else thick
     radius = rng.choice([0.0, rng.uniform(0.02, 0.1)])
@@ -41,12 +43,33 @@ def _legs_and_apron(rng, width, depth, under, color) -> list[Part]:
     inset = size / 2 + rng.uniform(0.0, 0.06)
     splay = rng.choice([0.0, rng.uniform(0.0, 0.05)])
     half_x, half_z = width / 2 - inset - splay, depth / 2 - inset - splay
-    parts = corner_legs(half_x, half_z, under + 0.003, size, color, round_legs=rng.random() < 0.4, taper=rng.uniform(0.5, 1.0), splay=splay)
+    parts = corner_legs(
+        half_x,
+        half_z,
+        under + 0.003,
+        size,
+        color,
+        round_legs=rng.random() < 0.4,
+        taper=rng.uniform(0.5, 1.0),
+        splay=splay,
+    )
     if rng.random() < 0.7:
         tall, t = rng.uniform(0.05, 0.12), 0.02
         for s in (1, -1):
-            parts.append(box((-half_x, under - tall, s * half_z - t / 2), (half_x, under + 0.002, s * half_z + t / 2), color))
-            parts.append(box((s * half_x - t / 2, under - tall - 0.001, -half_z), (s * half_x + t / 2, under + 0.001, half_z), color))
+            parts.append(
+                box(
+                    (-half_x, under - tall, s * half_z - t / 2),
+                    (half_x, under + 0.002, s * half_z + t / 2),
+                    color,
+                )
+            )
+            parts.append(
+                box(
+                    (s * half_x - t / 2, under - tall - 0.001, -half_z),
+                    (s * half_x + t / 2, under + 0.001, half_z),
+                    color,
+                )
+            )
     return parts
 
 
@@ -81,7 +104,11 @@ def _panel_desk(rng):
     color = palette.board(rng)
     top, under = _top(rng, width, depth, height, color)
     t = rng.uniform(0.02, 0.045)
-    side = box((width / 2 - t - 0.01, 0, -depth / 2 + 0.01), (width / 2 - 0.01, under + 0.002, depth / 2 - 0.02), color)
+    side = box(
+        (width / 2 - t - 0.01, 0, -depth / 2 + 0.01),
+        (width / 2 - 0.01, under + 0.002, depth / 2 - 0.02),
+        color,
+    )
     low = under - rng.uniform(0.25, 0.6)
     z = -depth / 2 + rng.uniform(0.03, 0.15)
     modesty = box((-width / 2 + 0.012, low, z), (width / 2 - 0.012, under + 0.001, z + 0.018), color)
@@ -95,8 +122,14 @@ def _hutch(rng, width, depth, height, color) -> list[Part]:
     """A raised board on uprights along the back edge."""
     rise, deep, t = rng.uniform(0.2, 0.5), rng.uniform(0.18, 0.28), 0.02
     back = -depth / 2 + 0.005
-    upright = box((width / 2 - t - 0.005, height - 0.001, back), (width / 2 - 0.005, height + rise, back + deep), color)
-    board = box((-width / 2 + 0.005, height + rise - 0.001, back), (width / 2 - 0.005, height + rise + t, back + deep), color)
+    upright = box(
+        (width / 2 - t - 0.005, height - 0.001, back), (width / 2 - 0.005, height + rise, back + deep), color
+    )
+    board = box(
+        (-width / 2 + 0.005, height + rise - 0.001, back),
+        (width / 2 - 0.005, height + rise + t, back + deep),
+        color,
+    )
     return [*both_sides(upright), board]
 
 
@@ -117,7 +150,9 @@ def _drawer_desk(rng):
             parts.append(box((x0, 0, -depth / 2 + 0.01), (x1, under + 0.002, depth / 2 - 0.02), color))
     if rng.random() < 0.5:
         z = -depth / 2 + 0.03
-        parts.append(box((-width / 2 + 0.05, under - 0.35, z), (width / 2 - 0.05, under + 0.001, z + 0.018), color))
+        parts.append(
+            box((-width / 2 + 0.05, under - 0.35, z), (width / 2 - 0.05, under + 0.001, z + 0.018), color)
+        )
     return parts, "none"
 
 
@@ -127,9 +162,13 @@ def _pedestal(rng, side: int, width, depth, under, block, color, front) -> list[
     parts = [box((x0, 0.03, -depth / 2 + 0.02), (x1, under + 0.002, face), color)]
     rows = np.linspace(0.035, under - 0.01, int(rng.integers(2, 5)) + 1)
     for low, high in zip(rows[:-1], rows[1:], strict=True):
-        parts.append(box((x0 + 0.002, low + 0.004, face - 0.002), (x1 - 0.002, high - 0.002, face + 0.018), front))
+        parts.append(
+            box((x0 + 0.002, low + 0.004, face - 0.002), (x1 - 0.002, high - 0.002, face + 0.018), front)
+        )
         cx, cy = (x0 + x1) / 2, (low + high) / 2
-        parts.append(box((cx - 0.06, cy - 0.008, face + 0.016), (cx + 0.06, cy + 0.008, face + 0.042), (90, 90, 94)))
+        parts.append(
+            box((cx - 0.06, cy - 0.008, face + 0.016), (cx + 0.06, cy + 0.008, face + 0.042), (90, 90, 94))
+        )
     parts.append(box((x0 + 0.02, 0, -depth / 2 + 0.04), (x1 - 0.02, 0.032, face - 0.04), (40, 40, 42)))
     return parts
 
@@ -149,7 +188,9 @@ def _metal_desk(rng):
     leg = [
         box((x - w / 2, 0, -foot_half), (x + w / 2, rng.uniform(0.03, 0.05), foot_half), metal),
         tapered_box((x, 0.02, z), (x, under, z), (w * 0.9, w * 1.3), (w * 0.9, w * 1.3), metal),
-        box((x - w / 2, under - 0.04, -foot_half + 0.03), (x + w / 2, under + 0.001, foot_half - 0.03), metal),
+        box(
+            (x - w / 2, under - 0.04, -foot_half + 0.03), (x + w / 2, under + 0.001, foot_half - 0.03), metal
+        ),
     ]
     beam = box((-x, under - 0.1, z - 0.02), (x, under - 0.03, z + 0.02), metal)
     parts = [top, *(p for part in leg for p in both_sides(part)), beam]
@@ -168,7 +209,10 @@ def _round(rng):
     height = rng.uniform(0.38, 0.6) if coffee else rng.uniform(0.7, 0.78)
     color, metal, r = palette.board(rng), palette.metal(rng), diameter / 2
     thick = rng.uniform(0.018, 0.04)
-    top = lathe([(r - 0.004, height - thick), (r, height - thick + 0.004), (r, height - 0.004), (r - 0.004, height)], color)
+    top = lathe(
+        [(r - 0.004, height - thick), (r, height - thick + 0.004), (r, height - 0.004), (r - 0.004, height)],
+        color,
+    )
     under = height - thick
     style = rng.choice(["disc", "star", "legs"], p=[0.45, 0.25, 0.3])
     if style == "legs":
@@ -202,6 +246,21 @@ def _trestle(rng):
     parts = [top]
     for s in (1, -1):
         for spread in (0.16, -0.16):
-            parts += [rod((s * x + spread, 0, z * 1.0), (s * x + 0.02 * np.sign(spread), under, z * 0.9), radius, leg_color) for z in (half, -half)]
-            parts.append(rod((s * x + spread * 0.6, under * 0.4, -half * 0.96), (s * x + spread * 0.6, under * 0.4, half * 0.96), radius * 0.8, leg_color))
+            parts += [
+                rod(
+                    (s * x + spread, 0, z * 1.0),
+                    (s * x + 0.02 * np.sign(spread), under, z * 0.9),
+                    radius,
+                    leg_color,
+                )
+                for z in (half, -half)
+            ]
+            parts.append(
+                rod(
+                    (s * x + spread * 0.6, under * 0.4, -half * 0.96),
+                    (s * x + spread * 0.6, under * 0.4, half * 0.96),
+                    radius * 0.8,
+                    leg_color,
+                )
+            )
     return parts, "c2"

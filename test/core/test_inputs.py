@@ -1,0 +1,236 @@
+"""Token assembly: both layouts channel by channel, and what the object-frame channels promise."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import random_poses, scene_of, shape_caster, shape_tensors
+
+from sparc_core.geometry.camera import project
+from sparc_core.geometry.pose import Pose
+from sparc_core.inputs.assemble import DEPTH_UNIT_M, OBJECT_LIMIT, InputConfig, assemble_tokens, pose_context
+from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples
+
+BOXES, CAD = 6, 5
+INTRINSICS = torch.tensor([[500.0, 480.0, 320.0, 240.0]])
+# where the groups of channels of the object layout are
+CAMERA, TAU, PLACE, PAIR_CAD, PAIR_COSINE, IN_BOX = (
+    slice(0, 13), slice(13, 16), slice(16, 22), slice(22, 28), slice(28, 29), slice(29, 31)
+)  # fmt: skip
+
+
+def unit(tensor):
+    return torch.nn.functional.normalize(tensor, dim=-1)
+
+
+def frame_for(objects, **changes):
+    frame = Frame(
+        INTRINSICS, torch.tensor([[640.0, 480.0]]), torch.tensor([[[100.0, 80.0, 300.0, 280.0]] * objects]),
+        torch.ones(1, objects, dtype=torch.bool), torch.tensor([[0.0, -0.8, -0.6]]), torch.tensor([True]),
+    )  # fmt: skip
+    return dataclasses.replace(frame, **changes)
+
+
+def samples_at(uv, depth, normal, gen):
+    """Samples with depth, normal and mask everywhere and random colours."""
+    yes = torch.ones(depth.shape, dtype=torch.bool)
+    rgb = torch.rand(*depth.shape, 3, generator=gen)
+    return PixelSamples(uv, rgb, normal, depth, (depth > depth.median()).float(), yes, yes, yes, yes)
+
+
+def random_inputs(objects=2, seed=0):
+    """Everything `assemble_tokens` reads, with random values."""
+    gen = torch.Generator().manual_seed(seed)
+
+    def samples(count):
+        uv = torch.rand(1, objects, count, 2, generator=gen) * torch.tensor([640.0, 480.0])
+        depth = 1 + 3 * torch.rand(1, objects, count, generator=gen)
+        return samples_at(uv, depth, unit(torch.randn(1, objects, count, 3, generator=gen)), gen)
+
+    cad = CadSamples(
+        torch.rand(1, objects, CAD, 3, generator=gen) - 0.5, unit(torch.randn(1, objects, CAD, 3, generator=gen))
+    )
+    pose = random_poses(1, objects, seed=seed, dtype=torch.float32)
+    in_front = torch.ones(1, objects, CAD, dtype=torch.bool)
+    return frame_for(objects), pose, samples(BOXES), samples(CAD), in_front, cad
+
+
+def assemble(layout, inputs):
+    return assemble_tokens(InputConfig(layout, BOXES, CAD), *inputs)
+
+
+@pytest.mark.parametrize("layout", ["object", "paper"])
+@pytest.mark.parametrize("objects", [1, 3])
+def test_sizes_are_those_the_config_announces(layout, objects):
+    config = InputConfig(layout, BOXES, CAD)
+    tokens = assemble(layout, random_inputs(objects))
+    count = BOXES + 2 * CAD
+    assert tokens.features.shape == (1, objects, count, config.token_channels)
+    assert tokens.valid.shape == (1, objects, count)
+    assert (0 if tokens.context is None else tokens.context.shape[-1]) == config.context_channels
+    assert torch.isfinite(tokens.features).all()
+
+
+def test_the_papers_thirteen_channels_in_the_order_stated():
+    inputs = random_inputs(objects=2)
+    _, pose, boxes, reprojected, _, cad = inputs
+    tokens = assemble("paper", inputs)
+    assert InputConfig("paper").token_channels == 13 and tokens.context is None
+    for group, samples in ((tokens.features[:, :, :BOXES], boxes), (tokens.features[:, :, BOXES:-CAD], reprojected)):
+        np.testing.assert_array_equal(group[..., 0:3], samples.rgb)
+        np.testing.assert_array_equal(group[..., 3:6], samples.normal_cam)
+        np.testing.assert_allclose(group[..., 6], samples.depth_m / DEPTH_UNIT_M, rtol=1e-6)
+        np.testing.assert_array_equal(group[..., 7], samples.mask)
+        x, y = (samples.uv_px[..., 0] - 320) / 500, (samples.uv_px[..., 1] - 240) / 480
+        np.testing.assert_allclose(group[..., 8:11], unit(torch.stack((x, y, torch.ones_like(x)), -1)), atol=1e-6)
+    own = tokens.features[:, :, -CAD:]
+    points = pose.transform(cad.points)
+    np.testing.assert_array_equal(own[..., [0, 1, 2, 7]], 0)
+    np.testing.assert_allclose(own[..., 3:6], pose.transform_normals(cad.normals), atol=1e-6)
+    np.testing.assert_allclose(own[..., 6], points[..., 2] / DEPTH_UNIT_M, rtol=1e-5)
+    np.testing.assert_allclose(own[..., 8:11], unit(points), atol=1e-6)
+    tau = [0] * BOXES + [1] * CAD + [2] * CAD
+    assert tokens.features[0, 0, :, 11].tolist() == tau and tokens.features[0, 1, :, 11].tolist() == tau
+    assert tokens.features[0, :, :, 12].tolist() == [[0] * len(tau), [1] * len(tau)]
+
+
+def test_the_object_layout_keeps_the_camera_channels_and_says_what_is_missing():
+    frame, pose, boxes, reprojected, in_front, cad = random_inputs()
+    none = torch.zeros_like(boxes.depth_m, dtype=torch.bool)
+    boxes = dataclasses.replace(boxes, has_depth=none, has_mask=none)
+    inputs = (frame, pose, boxes, reprojected, in_front, cad)
+    object_frame, paper = assemble("object", inputs).features, assemble("paper", inputs).features
+    np.testing.assert_array_equal(object_frame[..., :11], paper[..., :11])
+    assert object_frame[0, 0, :, 11].tolist() == [0] * BOXES + [1] * 2 * CAD  # CAD points know their depth
+    assert object_frame[0, 0, :, 12].tolist() == [0] * BOXES + [1] * CAD + [0] * CAD
+    assert object_frame[0, 1, :, TAU].argmax(-1).tolist() == [0] * BOXES + [1] * CAD + [2] * CAD
+    assert (object_frame[..., TAU].sum(-1) == 1).all()
+
+
+def test_cad_tokens_and_their_reprojections_carry_the_cad_point_its_normal_and_the_view():
+    inputs = random_inputs()
+    _, pose, _, _, _, cad = inputs
+    features = assemble("object", inputs).features
+    surface = torch.cat((cad.points, pose.normals_in_object_axes(cad.normals)), -1)
+    cosine = (pose.transform_normals(cad.normals) * unit(pose.transform(cad.points))).sum(-1, keepdim=True)
+    np.testing.assert_allclose(features[:, :, -CAD:, PLACE], surface, atol=1e-6)
+    for rows in (slice(BOXES, BOXES + CAD), slice(BOXES + CAD, None)):
+        np.testing.assert_allclose(features[:, :, rows, PAIR_CAD], surface, atol=1e-6)
+        np.testing.assert_allclose(features[:, :, rows, PAIR_COSINE], cosine, atol=1e-5)
+    assert (features[:, :, :BOXES, PAIR_CAD] == 0).all() and (features[:, :, :BOXES, PAIR_COSINE] == 0).all()
+
+
+def test_place_in_the_box_runs_from_minus_one_to_one():
+    frame, pose, boxes, reprojected, in_front, cad = random_inputs()
+    corners = torch.tensor([[100.0, 80], [300, 280], [200, 180], [250, 80], [0, 180], [639, 479]])
+    boxes = dataclasses.replace(boxes, uv_px=corners.expand(1, 2, 6, 2))
+    features = assemble("object", (frame, pose, boxes, reprojected, in_front, cad)).features
+    expected = [[-1, -1], [1, 1], [0, 0], [0.5, -1], [-2, 0], [2, 2]]  # clamped at 2
+    np.testing.assert_allclose(features[0, 1, :BOXES, IN_BOX], expected, atol=1e-6)
+
+
+def test_with_exact_depth_and_the_true_pose_a_visible_reprojected_point_lifts_onto_itself():
+    cad, caster = shape_tensors(), shape_caster()
+    model = [0, 3]  # both convex, so a point is visible when its normal faces the camera
+    pose = random_poses(2, seed=4, dtype=torch.float32)
+    pose = Pose(pose.R, torch.tensor([[-0.8, 0.2, 3.0], [0.9, -0.1, 2.5]]), pose.S * 0.5)
+    one = pose.map(lambda x: x[None])
+    points, normals = cad.points[model][None, :, :200], cad.normals[model][None, :, :200]
+    uv, in_front = project(one.transform(points), INTRINSICS)
+    hits = caster.cast(scene_of(model, pose, intrinsics=INTRINSICS[0].tolist()), uv.flatten(1, 2))
+    gen = torch.Generator().manual_seed(0)
+    read = samples_at(uv, hits.depth_m.view(1, 2, 200), hits.normal_cam.view(1, 2, 200, 3), gen)
+    tokens = assemble_tokens(
+        InputConfig("object", 200, 200), frame_for(2), one, read, read, in_front, CadSamples(points, normals)
+    )
+    lifted = tokens.features[0, :, 200:400, PLACE]
+    view = (one.transform_normals(normals) * unit(one.transform(points))).sum(-1)[0]
+    facing = view < -0.1
+    assert (facing.sum(-1) > 50).all()
+    np.testing.assert_allclose(lifted[..., :3][facing], points[0][facing], atol=2e-3)
+    np.testing.assert_allclose(lifted[..., 3:][facing], one.normals_in_object_axes(normals)[0][facing], atol=2e-2)
+    # on the far side the ray stops at the near one: the lifted point is another
+    hidden = view > 0.3
+    assert (lifted[..., :3] - points[0])[hidden].norm(dim=-1).mean() > 0.3
+
+
+def test_object_frame_channels_do_not_change_when_object_and_scene_move_together():
+    gen = torch.Generator().manual_seed(1)
+    q = torch.rand(1, 2, BOXES, 3, generator=gen) - 0.5
+    normals = unit(torch.randn(1, 2, BOXES, 3, generator=gen))
+    cad = CadSamples(q[:, :, :CAD] * 0.9, normals[:, :, :CAD])
+    S = torch.tensor([[[0.5, 0.9, 0.6], [1.2, 0.4, 0.7]]])
+    features = []
+    for seed in (1, 2):
+        pose = random_poses(1, 2, seed=seed, dtype=torch.float32)
+        pose = Pose(pose.R, pose.T + torch.tensor([0.0, 0.0, 1.0]), S)
+        points = pose.transform(q)
+        uv, _ = project(points, INTRINSICS)
+        samples = samples_at(uv, points[..., 2], normals @ pose.R.transpose(-1, -2), torch.Generator().manual_seed(2))
+        reprojected = PixelSamples(*(getattr(samples, f.name)[:, :, :CAD] for f in dataclasses.fields(samples)))
+        inputs = (frame_for(2), pose, samples, reprojected, torch.ones(1, 2, CAD, dtype=torch.bool), cad)
+        features.append(assemble("object", inputs).features)
+    for channels in (PLACE, PAIR_CAD, TAU):
+        np.testing.assert_allclose(features[0][..., channels], features[1][..., channels], atol=1e-5)
+    np.testing.assert_allclose(features[0][:, :, :BOXES, PLACE][..., :3], q, atol=1e-5)
+    # the camera-frame channels beside them do change
+    assert (features[0][..., CAMERA] - features[1][..., CAMERA]).abs().max() > 0.1
+
+
+def test_lifted_points_far_from_the_object_are_clamped_and_without_depth_zero():
+    frame, pose, boxes, reprojected, in_front, cad = random_inputs()
+    far = dataclasses.replace(boxes, depth_m=torch.full_like(boxes.depth_m, 90.0))
+    features = assemble("object", (frame, pose, far, reprojected, in_front, cad)).features
+    assert float(features[:, :, :BOXES, PLACE][..., :3].abs().max()) == OBJECT_LIMIT
+    nothing = torch.zeros_like(boxes.depth_m)
+    blind = dataclasses.replace(boxes, depth_m=nothing, has_depth=nothing.bool(), normal_cam=boxes.normal_cam * 0)
+    features = assemble("object", (frame, pose, blind, reprojected, in_front, cad)).features
+    assert (features[:, :, :BOXES, PLACE] == 0).all()
+
+
+@pytest.mark.parametrize("layout", ["object", "paper"])
+def test_tokens_off_the_image_or_behind_the_camera_are_invalid(layout):
+    frame, pose, boxes, reprojected, in_front, cad = random_inputs()
+    boxes = dataclasses.replace(boxes, inside=torch.arange(BOXES).expand(1, 2, BOXES) != 0)
+    reprojected = dataclasses.replace(reprojected, inside=torch.arange(CAD).expand(1, 2, CAD) != 1)
+    in_front = torch.arange(CAD).expand(1, 2, CAD) != 2
+    valid = assemble(layout, (frame, pose, boxes, reprojected, in_front, cad)).valid[0, 1].tolist()
+    # a CAD point itself is not read from the image: it always takes part
+    assert valid == [False, *[True] * (BOXES - 1), True, False, False, *[True] * (CAD - 3), *[True] * CAD]
+
+
+def test_pose_context_by_hand():
+    R = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # a quarter turn about y
+    pose = Pose(R[None, None], torch.tensor([[[0.0, 0.0, 4.0]]]), torch.tensor([[[1.0, math.e, 1.0]]]))
+    frame = frame_for(1, boxes_xyxy=torch.tensor([[[1.0, 80.0, 300.0, 479.0]]]))
+    context = pose_context(frame, pose)[0, 0]
+    np.testing.assert_allclose(context[:3], [0, 1, 0], atol=1e-6)  # log S
+    assert float(context[3]) == pytest.approx(math.log(4))
+    np.testing.assert_allclose(context[4:7], [0, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(context[7:10], R.T @ torch.tensor([0.0, 0, 1]), atol=1e-6)
+    np.testing.assert_allclose(context[10:13], R.T @ torch.tensor([0.0, -0.8, -0.6]), atol=1e-6)
+    assert context[13] == 1
+    assert context[14:].tolist() == [1, 0, 0, 1]  # touches left and bottom, not top and right
+
+
+def test_gravity_that_is_not_known_leaves_no_trace_in_the_context():
+    pose = random_poses(1, 2, seed=3, dtype=torch.float32)
+    unknown = {"has_up": torch.tensor([False])}
+    one = pose_context(frame_for(2, **unknown), pose)
+    other = pose_context(frame_for(2, up_cam=torch.tensor([[1.0, 0.0, 0.0]]), **unknown), pose)
+    assert torch.equal(one, other) and (one[..., 10:14] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layout": "camera"}, r"input layout must be one of \('object', 'paper'\), got 'camera'"),
+        ({"n_bbox": 0}, "input n_bbox must be at least 1, got 0"),
+        ({"n_cad": -1}, "input n_cad must be at least 1, got -1"),
+    ],
+)
+def test_a_config_names_the_field_that_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        InputConfig(**arguments)

@@ -1,0 +1,188 @@
+"""The run-time chain with the shipped network: answers, bad input, distortion, candidates, chunks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.evaluation.report import ErrorTable, poses_of
+from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
+from sparc_core.perception.rectify import rectifier_for
+from sparc_core.pipeline import Aligner, AlignerConfig
+from sparc_core.types import Camera, Detection
+
+
+@pytest.fixture(scope="module")
+def library():
+    return CadLibrary.procedural(range(1_000_000, 1_000_003))
+
+
+@pytest.fixture(scope="module")
+def images(library):
+    return list(synthetic_images(library, SyntheticSetConfig(scenes=8)))
+
+
+@pytest.fixture(scope="module")
+def aligner(library):
+    return Aligner.load(cad_library=library, device="cpu")
+
+
+def align(aligner, image, **changes):
+    given = {"image_rgb": image.rgb, "camera": image.camera, "detections": image.detections, "depth_m": image.depth_m}
+    return aligner.align(**{**given, **changes})
+
+
+def test_the_shipped_network_beats_its_start_poses_by_far(aligner, images):
+    table = ErrorTable("shipped")
+    for image in images:
+        table.add(image, *poses_of(align(aligner, image), image))
+    assert table.right("20cm/20deg/20%").mean() >= 0.6
+
+
+def test_the_same_input_gives_the_same_answer(aligner, images):
+    first, second = (align(aligner, images[0]) for _ in range(2))
+    for a, b in zip(first.objects, second.objects, strict=True):
+        assert a.score == b.score
+        np.testing.assert_array_equal(a.T_m, b.T_m)
+
+
+def test_result_keeps_the_order_the_boxes_and_a_valid_pose(aligner, images):
+    image = images[0]
+    result = align(aligner, image)
+    assert [o.detection for o in result.objects] == list(range(len(image.detections)))
+    for found in result.objects:
+        assert found.box_xyxy == pytest.approx(image.detections[found.detection].box_xyxy)
+        assert found.model_id == image.detections[found.detection].model_id
+        np.testing.assert_allclose(found.R @ found.R.T, np.eye(3), atol=1e-5)
+        assert np.linalg.det(found.R) > 0 and (found.S_m > 0).all() and 0 <= found.score <= 1
+        assert found.start in {"azimuth_0", "azimuth_90", "azimuth_180", "azimuth_270"}
+    assert set(result.timing_ms) == {"observe", "assemble", "network", "update", "total"}
+
+
+def test_bad_detections_are_skipped_with_their_reason_and_the_others_aligned(aligner, images):
+    image = images[0]
+    good = image.detections[0]
+    bad = {
+        "empty": dataclasses.replace(good, box_xyxy=(50, 50, 50, 80)),
+        "outside": dataclasses.replace(good, box_xyxy=(900, 10, 950, 60)),
+        "four finite": dataclasses.replace(good, box_xyxy=(np.nan, 0, 10, 10)),
+        "has less than 4 pixels": dataclasses.replace(good, box_xyxy=(-50, 10, 2, 60)),
+        "'spaceship'": Detection(good.box_xyxy, "spaceship"),
+        "'no_such_model'": dataclasses.replace(good, model_id="no_such_model"),
+    }
+    result = align(aligner, image, detections=[*bad.values(), good])
+    assert [o.detection for o in result.objects] == [len(bad)]
+    assert [s.detection for s in result.skipped] == list(range(len(bad)))
+    for skipped, text in zip(result.skipped, bad, strict=True):
+        assert text in skipped.reason
+
+
+def test_no_detections_give_an_empty_result(aligner, images):
+    result = align(aligner, images[0], detections=[])
+    assert result.objects == () and result.skipped == ()
+
+
+def test_hundreds_of_detections_are_all_aligned(aligner, images):
+    boxes = np.random.default_rng(0).uniform((0, 0, 30, 30), (500, 350, 130, 130), (200, 4))
+    boxes[:, 2:] += boxes[:, :2]
+    detections = [Detection(tuple(box), "chair", model_id="chair_1000000") for box in boxes]
+    assert len(align(aligner, images[0], detections=detections).objects) == 200
+
+
+def test_batching_in_chunks_changes_nothing(library, images):
+    """Rows do not see each other: cutting the batch differently gives the same search, up to sampling."""
+    whole = Aligner.load(cad_library=library, device="cpu")
+    cut = Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(max_rows=1))
+    image = next(i for i in images if len(i.detections) >= 2)
+    for a, b in zip(align(whole, image).objects, align(cut, image).objects, strict=True):
+        assert a.model_id == b.model_id
+        if a.start == b.start:
+            assert np.linalg.norm(a.T_m - b.T_m) < 0.15
+
+
+def test_without_depth_and_without_model_the_candidates_are_tried(aligner, images):
+    image = images[0]
+    bare = [dataclasses.replace(d, model_id=None) for d in image.detections]
+    result = align(aligner, image, detections=bare, depth_m=None)
+    for found in result.objects:
+        assert aligner.cad_library.models[aligner.cad_library.index_of(found.model_id)].category == found.category
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"image_rgb": np.zeros((480, 640), np.uint8)}, r"image_rgb must be \(H, W, 3\) uint8"),
+        ({"image_rgb": np.zeros((48, 64, 3), np.uint8)}, "camera says"),
+        ({"depth_m": np.zeros((240, 320), np.float32)}, "register the depth"),
+        ({"depth_m": np.zeros((480, 640), np.uint16)}, "float metres"),
+    ],
+)
+def test_wrong_images_are_refused_by_name(aligner, images, change, text):
+    with pytest.raises(ValueError, match=text):
+        align(aligner, images[0], **change)
+
+
+def test_nan_and_zero_depth_mean_no_depth(aligner, images):
+    image = images[0]
+    nothing = np.full_like(image.depth_m, np.nan)
+    a = align(aligner, image, depth_m=nothing)
+    b = align(aligner, image, depth_m=np.zeros_like(image.depth_m))
+    for x, y in zip(a.objects, b.objects, strict=True):
+        np.testing.assert_array_equal(x.T_m, y.T_m)
+        assert np.isfinite(x.T_m).all()
+
+
+def test_a_distorting_lens_changes_the_picture_but_not_the_answer(aligner, images):
+    """Warp an image by a known lens and align it with that lens declared: the poses agree."""
+    image = max(images, key=lambda i: i.well_visible.sum())
+    plain = image.camera
+    lens = Camera(plain.width, plain.height, plain.fx, plain.fy, plain.cx, plain.cy,
+                  (-0.12, 0.03, 0.0, 0.0, 0.0), "plumb_bob", plain.up_cam)  # fmt: skip
+    rectifier = rectifier_for(lens)
+    grid = np.stack(np.meshgrid(np.arange(plain.width), np.arange(plain.height)), -1).astype(float)
+    # where each raw pixel of the lens would be in the pinhole image
+    pinhole = rectifier.camera
+    back = (rectifier.points(grid) - (pinhole.cx, pinhole.cy)) / (pinhole.fx, pinhole.fy)
+    uv = np.nan_to_num(back * (plain.fx, plain.fy) + (plain.cx, plain.cy), nan=-1).round().astype(int)
+    inside = (uv >= 0).all(-1) & (uv[..., 0] < plain.width) & (uv[..., 1] < plain.height)
+    pick = (uv[..., 1].clip(0, plain.height - 1), uv[..., 0].clip(0, plain.width - 1))
+    rgb = image.rgb[pick] * inside[..., None].astype(np.uint8)
+    depth = np.where(inside, image.depth_m[pick], 0).astype(np.float32)
+    detections = []
+    for d in image.detections:
+        x0, y0, x1, y1 = d.box_xyxy
+        border = np.array([[x, y] for x in (x0, (x0 + x1) / 2, x1) for y in (y0, (y0 + y1) / 2, y1)])
+        rays = (border - (plain.cx, plain.cy)) / (plain.fx, plain.fy)
+        raw = rectifier.raw_points(rays * (pinhole.fx, pinhole.fy) + (pinhole.cx, pinhole.cy))
+        detections.append(dataclasses.replace(d, box_xyxy=(*raw.min(0), *raw.max(0))))
+    straight, bent = align(aligner, image), align(aligner, image, image_rgb=rgb, camera=lens, detections=detections,
+                                                 depth_m=depth)  # fmt: skip
+    distance = [np.linalg.norm(a.T_m - b.T_m) for a, b in zip(straight.objects, bent.objects, strict=True)]
+    assert np.median(distance) < 0.1
+
+
+def test_scale_modes_bind_the_scale(library, images):
+    image = images[0]
+    fixed = align(Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="fixed")), image)
+    uniform = align(Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="uniform")), image)
+    for found in fixed.objects:
+        extents = library.models[library.index_of(found.model_id)].extents_m
+        np.testing.assert_allclose(found.S_m, extents, rtol=1e-5)
+    for found in uniform.objects:
+        ratio = found.S_m / library.models[library.index_of(found.model_id)].extents_m
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"scale_mode": "loose"}, "scale_mode"), ({"max_candidates": 0}, "max_candidates"), ({"initial_scale": "x"}, "initial_scale")],
+)
+def test_config_errors_name_the_field(options, text):
+    with pytest.raises(ValueError, match=text):
+        AlignerConfig(**options)
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="'auto', 'cpu' or 'cuda'"):
+        Aligner.load(device="tpu")
