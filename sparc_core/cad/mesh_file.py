@@ -102,3 +102,9 @@ def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
     """Linear light in [0, 1] to sRGB in [0, 1] (IEC 61966-2-1)."""
     linear = np.clip(linear, 0.0, 1.0)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
+    """sRGB in [0, 1] to linear light in [0, 1], the inverse of `linear_to_srgb`."""
+    srgb = np.clip(srgb, 0.0, 1.0)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

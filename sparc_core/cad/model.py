@@ -62,12 +62,8 @@ def build_model(
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling must be one of {SAMPLINGS}, got {sampling!r}")
-    if len(faces) == 0 or len(vertices_m) == 0:
-        raise ValueError("the mesh has no faces")
-    used = np.unique(faces)
-    if not np.isfinite(vertices_m[used]).all():
-        raise ValueError("the mesh has vertices that are not finite")
-    low, high = vertices_m[used].min(0), vertices_m[used].max(0)
+    vertices_m, faces = _used_vertices(vertices_m, faces)
+    low, high = vertices_m.min(0), vertices_m.max(0)
     extents = np.maximum(high - low, MIN_EXTENT_M)
     centred = vertices_m - (low + high) / 2
     # seeded by the name: the same model always has the same samples
@@ -94,6 +90,17 @@ def build_model(
         normals_to_unit_cube(normals, extents).astype(np.float32),
         source,
     )
+
+
+def _used_vertices(vertices_m: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mesh without vertices that no face uses: they would count in the bounding box."""
+    if len(faces) == 0 or len(vertices_m) == 0:
+        raise ValueError("the mesh has no faces")
+    used, position = np.unique(faces, return_inverse=True)
+    vertices_m = np.asarray(vertices_m, dtype=np.float64)[used]
+    if not np.isfinite(vertices_m).all():
+        raise ValueError("the mesh has vertices that are not finite")
+    return vertices_m, position.reshape(np.shape(faces))
 
 
 def _seen_from_outside(

@@ -22,6 +22,7 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
     stop_after_min: Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")] = 0.0,
+    init: Annotated[Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
 ) -> None:
     """Train the alignment network on the fly; Ctrl-C saves a checkpoint to resume from.
@@ -33,6 +34,7 @@ def command(
     import torch
 
     from sparc_core.cad.library import CadLibrary
+    from sparc_core.training.checkpoint import load_network
     from sparc_core.training.config import from_dict, load_yaml
     from sparc_core.training.data import SyntheticData
     from sparc_core.training.train import TrainConfig, Trainer
@@ -48,6 +50,8 @@ def command(
     library = _open_libraries(cad_library or ["procedural:0-59"])
     typer.echo(f"training on {len(library)} CAD models, device {chosen}, {torch.get_num_threads()} threads")
     trainer = Trainer(settings, library, chosen)
+    if init:
+        trainer.start_from(load_network(init, chosen, settings.model)[0])
     unseen = SyntheticData(CadLibrary.open(validation), settings.data, settings.model.inputs, chosen)
     run = _Run(out, trainer, unseen, stop_after_min)
     run.start(resume)

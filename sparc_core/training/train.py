@@ -109,6 +109,11 @@ class Trainer:
             self.elapsed_s += time.perf_counter() - began
             report({"step": self.step, "elapsed_s": self.elapsed_s, **metrics})
 
+    def start_from(self, network: MultiSparcNet) -> None:
+        """Take over the weights of a network with the same config."""
+        self.network.load_state_dict(network.state_dict())
+        self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
+
     def averaged_network(self) -> MultiSparcNet:
         """The network with the averaged weights, in evaluation mode."""
         network = MultiSparcNet(self.config.model.network).to(self.device)

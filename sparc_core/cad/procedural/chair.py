@@ -142,15 +142,8 @@ def _cantilever(rng: np.random.Generator) -> list[Part]:
     parts = both_sides(tube(path, radius, metal))
     parts.append(rod((-x, radius, zb + 0.02), (x, radius, zb + 0.02), radius, metal))
     thick = rng.uniform(0.02, 0.05)
-    parts.append(
-        slab(
-            (-x + 0.005, seat - 0.025, zb + 0.03),
-            (x - 0.005, seat - 0.025 + thick, zf - 0.01),
-            cover,
-            radius=0.03,
-            bevel=thick / 4,
-        )
-    )
+    low, high = (-x + 0.005, seat - 0.025, zb + 0.03), (x - 0.005, seat - 0.025 + thick, zf - 0.01)
+    parts.append(slab(low, high, cover, radius=0.03, bevel=thick / 4))
     low = seat + rng.uniform(0.08, 0.22)
     back = curved_panel(width, top - low, rng.uniform(0.015, 0.035), cover, wrap=rng.uniform(0, 0.04))
     share = (low - seat) / (top - 0.05 - seat)
@@ -159,20 +152,14 @@ def _cantilever(rng: np.random.Generator) -> list[Part]:
     )
     if rng.random() < 0.45:
         y = seat + rng.uniform(0.19, 0.24)
-        arm = [
+        path = [
             (x, y, zb - lean * 0.5),
             (x, y, zf - 0.08),
             (x, y - 0.03, zf - 0.03),
             (x, seat - 0.04, zf - 0.01),
         ]
-        parts += both_sides(tube(arm, radius, metal))
-        parts += both_sides(
-            box(
-                (x - 0.022, y + radius * 0.5, zb + 0.06),
-                (x + 0.022, y + radius + 0.014, zf - 0.1),
-                palette.plastic(rng),
-            )
-        )
+        pad = ((x - 0.022, y + radius * 0.5, zb + 0.06), (x + 0.022, y + radius + 0.014, zf - 0.1))
+        parts += both_sides(tube(path, radius, metal)) + both_sides(box(*pad, palette.plastic(rng)))
     return parts
 
 
