@@ -19,7 +19,7 @@ from sparc_core.inputs.select import select_box_pixels
 from sparc_core.perception.prepare import PreparedImage, prepare_image
 from sparc_core.refine.batch import SearchBatch, best_of_search, build_search
 from sparc_core.refine.loop import CadSurface, StageClock, refine
-from sparc_core.training.checkpoint import load_network
+from sparc_core.refine.model import load_network
 from sparc_core.types import SCALE_MODES, AlignedObject, AlignmentResult, Camera, Detection, SkippedDetection
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"

@@ -28,6 +28,7 @@ WIDTH, HEIGHT, FOCAL_PX = 640, 480, 525.0
 RGB_NOISE = 3.0
 BOX_JITTER = 0.04
 SIZE_JITTER = 0.1
+MAX_RANGE_M = 8.0
 PERIOD_S = 60.0
 
 # Body frame (x forward, y left, z up) to optical frame (x right, y down, z forward), as in REP 103.
@@ -105,9 +106,14 @@ class DemoWorld:
         is_display = torch.tensor([[place.category == "display" for place in PLACES]])
         sensor = NoiseConfig(perfect=0.0, sensor=1.0, monocular=0.0, none=0.0)
         # One draw for the whole run: this is one sensor. Its fine noise is new in every image. The blobs
-        # of missing depth that training adds move from image to image; standing still they are no sensor's.
+        # of missing depth that training adds move from image to image; standing still they are no sensor's,
+        # and the range must reach through the room.
         noise = draw_noise(sensor, 1, len(PLACES), self._generator, is_display)
-        self._noise = replace(noise, blob=torch.full_like(noise.blob, torch.inf))
+        self._noise = replace(
+            noise,
+            blob=torch.full_like(noise.blob, torch.inf),
+            max_range_m=torch.full_like(noise.max_range_m, MAX_RANGE_M),
+        )
 
     @property
     def camera(self) -> Camera:

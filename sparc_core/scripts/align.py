@@ -183,8 +183,8 @@ def _print_result(console: Console, result: AlignmentResult) -> None:
     """A table of the objects, then what was skipped and how long the stages took."""
     table = Table(title=f"{len(result.objects)} objects", title_justify="left", box=box.SIMPLE_HEAD)
     for name, justify in (
-        ("#", "right"), ("category", "left"), ("CAD model", "left"), ("score", "right"), ("position m", "right"),
-        ("size m", "right"), ("start", "left"),
+        ("#", "right"), ("category", "left"), ("CAD model", "left"), ("score", "right"),
+        ("position m", "right"), ("size m", "right"), ("start", "left"),
     ):  # fmt: skip
         foldable = name in ("category", "CAD model")
         table.add_column(name, justify=justify, no_wrap=not foldable, overflow="fold")

@@ -34,8 +34,8 @@ def command(
     import torch
 
     from sparc_core.cad.library import CadLibrary
-    from sparc_core.training.checkpoint import load_network
-    from sparc_core.training.config import from_dict, load_yaml
+    from sparc_core.refine.model import load_network
+    from sparc_core.config import from_dict, load_yaml
     from sparc_core.training.data import SyntheticData
     from sparc_core.training.train import TrainConfig, Trainer
 
@@ -86,7 +86,7 @@ class _Run:
         import torch
         import yaml
 
-        from sparc_core.training.config import to_dict
+        from sparc_core.config import to_dict
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
@@ -139,7 +139,7 @@ class _Run:
     def _save(self) -> None:
         import torch
 
-        from sparc_core.training.checkpoint import save_weights
+        from sparc_core.refine.model import save_weights
 
         partial = self.out / "checkpoint.partial"
         torch.save(self.trainer.state(), partial)

@@ -23,7 +23,7 @@ from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.initial import start_translation
 from sparc_core.refine.loop import keep_plausible, observe_tokens, refine
 from sparc_core.refine.update import apply_update
-from sparc_core.training.config import ModelConfig
+from sparc_core.refine.model import ModelConfig
 from sparc_core.training.data import DataConfig, SyntheticData, TrainingBatch
 from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
 from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts

@@ -9,7 +9,7 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.initial import start_poses
 from sparc_core.refine.loop import refine
-from sparc_core.training.config import ModelConfig
+from sparc_core.refine.model import ModelConfig
 from sparc_core.training.data import SyntheticData
 
 

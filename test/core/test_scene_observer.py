@@ -59,8 +59,9 @@ def test_a_box_holds_the_objects_points_on_the_image_and_depth_is_that_of_its_ne
     np.testing.assert_allclose(found.boxes_xyxy[0, 0], torch.cat((uv.amin(0), uv.amax(0))), atol=4)
     assert float(found.visible[0, 0]) > 0.95  # nothing hides it; its far side does not count against it
     near_side = (normals * cam).sum(-1)[0] < 0
-    assert float(found.median_depth_m) == pytest.approx(float(cam[0, near_side, 2].median()), abs=0.03)
-    assert float(found.median_depth_m) < 2.95
+    # rays towards points of the far side end on the near side
+    assert float(found.median_depth_m) == pytest.approx(float(cam[0, near_side, 2].median()), abs=0.1)
+    assert float(cam[0, :, 2].median()) > float(found.median_depth_m) + 0.15
 
 
 def test_boxes_fit_the_silhouettes_in_the_image():

@@ -32,7 +32,10 @@ OUTPUTS = {
 def detection(box, category="chair", score=0.9, detection_id=""):
     """A Detection2D of one hypothesis; box as x0, y0, x1, y1."""
     message = Detection2D(id=detection_id)
-    message.bbox.center.position.x, message.bbox.center.position.y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    message.bbox.center.position.x, message.bbox.center.position.y = (
+        (box[0] + box[2]) / 2,
+        (box[1] + box[3]) / 2,
+    )
     message.bbox.size_x, message.bbox.size_y = float(box[2] - box[0]), float(box[3] - box[1])
     result = ObjectHypothesisWithPose()
     result.hypothesis.class_id, result.hypothesis.score = category, score
@@ -143,7 +146,9 @@ class Probe:
                         return status
             return None
 
-        return self.spin_until(found, f"a diagnostic {level} with {words}; last: {self.last_status()}", timeout_s)
+        return self.spin_until(
+            found, f"a diagnostic {level} with {words}; last: {self.last_status()}", timeout_s
+        )
 
     def last_status(self):
         arrays = self.received["diagnostics"]

@@ -89,7 +89,9 @@ def test_every_output_has_the_images_stamp_and_frame(probe):
         assert box.id == str(obj.track_id) and box.bbox.center == obj.pose and box.bbox.size == obj.scale
         assert box.results[0].hypothesis.class_id == obj.category
     markers = probe.spin_until(
-        lambda: [m for array in probe.received["markers"] for m in array.markers if stamp_of(m.header) == stamp],
+        lambda: [
+            m for array in probe.received["markers"] for m in array.markers if stamp_of(m.header) == stamp
+        ],
         "markers",
     )
     assert all(marker.header.frame_id == FRAME for marker in markers)
@@ -246,7 +248,11 @@ def test_bad_input_is_an_error_in_diagnostics_and_log_and_the_node_lives_on(prob
 # Input, words of the warning, how many objects there are all the same.
 WARNINGS = {
     "boxes outside and empty": (
-        {"detections": dets(detection((900, 10, 950, 60)), detection((50, 50, 50, 90)), detection((9, 9, 60, 60)))},
+        {
+            "detections": dets(
+                detection((900, 10, 950, 60)), detection((50, 50, 50, 90)), detection((9, 9, 60, 60))
+            )
+        },
         ("/detections", "0 (", "1 ("),
         1,
     ),

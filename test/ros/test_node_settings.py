@@ -213,7 +213,9 @@ def test_ctrl_c_ends_the_node_quickly_with_status_0(busy, tmp_path):
 
 def test_files_that_cannot_be_used_are_named_with_their_parameter(tmp_path):
     with pytest.raises(ValueError, match="parameter weights .*missing.safetensors"):
-        load_aligner(NodeParameters(weights=str(tmp_path / "missing.safetensors"), cad_library="procedural:0-0"))
+        load_aligner(
+            NodeParameters(weights=str(tmp_path / "missing.safetensors"), cad_library="procedural:0-0")
+        )
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="parameter weights .*broken.safetensors"):
@@ -248,5 +250,3 @@ def test_a_broken_mesh_in_the_cad_folder_is_skipped_and_named_in_diagnostics(tmp
         assert node.close()
         node.destroy_node()
         probe.close()
-
-

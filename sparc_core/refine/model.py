@@ -1,17 +1,41 @@
-"""Weights files (safetensors with the resolved config inside) and resumable training checkpoints."""
+"""What a trained model is: its configuration, and the safetensors file that holds it with its weights."""
 
 from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from sparc_core.config import from_dict, to_dict
+from sparc_core.inputs.assemble import InputConfig
 from sparc_core.network.alignment import MultiSparcNet
-from sparc_core.training.config import ModelConfig, from_dict, to_dict
+from sparc_core.network.config import NetworkConfig
+from sparc_core.refine.update import PARAMETRISATIONS
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is needed to run a network: its inputs, its sizes and how its updates are read."""
+
+    inputs: InputConfig = field(default_factory=InputConfig)
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(31, 18))
+    parametrisation: str = "object"
+    n_mul: int = 5
+
+    def __post_init__(self):
+        if self.parametrisation not in PARAMETRISATIONS:
+            raise ValueError(f"parametrisation must be one of {PARAMETRISATIONS}, got {self.parametrisation!r}")
+        if self.n_mul < 1:
+            raise ValueError(f"n_mul must be at least 1, got {self.n_mul}")
+        for name in ("token_channels", "context_channels"):
+            expected, got = getattr(self.inputs, name), getattr(self.network, name)
+            if expected != got:
+                raise ValueError(f"network {name} is {got}, but the {self.inputs.layout} layout has {expected}")
 
 
 def save_weights(path: Path, network_state: dict[str, torch.Tensor], config: ModelConfig) -> None:

@@ -1,36 +1,11 @@
-"""The resolved configuration of a training run: saved with every checkpoint, and what a model is."""
+"""Configuration dataclasses to and from plain values and YAML."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-
-from sparc_core.inputs.assemble import InputConfig
-from sparc_core.network.config import NetworkConfig
-from sparc_core.refine.update import PARAMETRISATIONS
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What is needed to run a network: its inputs, its sizes and how its updates are read."""
-
-    inputs: InputConfig = field(default_factory=InputConfig)
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(31, 18))
-    parametrisation: str = "object"
-    n_mul: int = 5
-
-    def __post_init__(self):
-        if self.parametrisation not in PARAMETRISATIONS:
-            raise ValueError(f"parametrisation must be one of {PARAMETRISATIONS}, got {self.parametrisation!r}")
-        if self.n_mul < 1:
-            raise ValueError(f"n_mul must be at least 1, got {self.n_mul}")
-        for name in ("token_channels", "context_channels"):
-            expected, got = getattr(self.inputs, name), getattr(self.network, name)
-            if expected != got:
-                raise ValueError(f"network {name} is {got}, but the {self.inputs.layout} layout has {expected}")
 
 
 def to_dict(config) -> dict:

@@ -1,0 +1,211 @@
+"""Training: resuming bit for bit, learning at all, similar models, and refused configurations."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import torch
+from builders import furniture
+
+from sparc_core.inputs.assemble import InputConfig
+from sparc_core.network.config import NetworkConfig
+from sparc_core.synth.corrupt import NoiseConfig
+from sparc_core.synth.scenes import SceneConfig
+from sparc_core.config import from_dict, load_yaml, to_dict
+from sparc_core.refine.model import ModelConfig
+from sparc_core.training.data import DataConfig, SyntheticData
+from sparc_core.training.loss import LossConfig
+from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost
+
+INPUTS = InputConfig(n_bbox=8, n_cad=6)
+MODEL = ModelConfig(INPUTS, NetworkConfig(31, 18, latents=4, channels=12, blocks=1, self_layers=1))
+DATA = DataConfig(SceneConfig(objects=2, clutter=1), detections=2)
+
+
+def tiny(**changes):
+    """A run of two image batches, three optimiser steps each."""
+    arguments = {
+        "model": MODEL, "data": DATA, "loss": LossConfig(points=50), "images": 4, "steps": 6, "warmup_steps": 1,
+    }  # fmt: skip
+    return TrainConfig(**{**arguments, **changes})
+
+
+def parameters(trainer):
+    return {f"{k}/{n}": v for k in ("network", "averaged") for n, v in trainer.state()[k].items()}
+
+
+@pytest.mark.parametrize("optimiser", ["adamw"])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimiser):
+    config = tiny(optimiser=optimiser)
+    whole, log = Trainer(config, furniture()), []
+    whole.run(log.append)
+    assert whole.step == 6 and whole.progress == 1 and len(log) == 2
+
+    first, resumed_log = Trainer(config, furniture()), []
+    first.run(resumed_log.append, stop=lambda: first.step >= 3)
+    assert first.step == 3
+    file = io.BytesIO()
+    torch.save(first.state(), file)
+    torch.randn(7)  # other work in between must not matter
+    second = Trainer(config, furniture())
+    second.load_state(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    second.run(resumed_log.append)
+    assert second.step == 6
+    for name, value in parameters(whole).items():
+        assert torch.equal(value, parameters(second)[name]), name
+        # and it did learn something in between
+    assert any(not torch.equal(value, parameters(first)[name]) for name, value in parameters(whole).items())
+    for a, b in zip(log, resumed_log, strict=True):
+        assert {k: v for k, v in a.items() if k != "elapsed_s"} == {k: v for k, v in b.items() if k != "elapsed_s"}
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
+    runs = [Trainer(tiny(steps=3, seed=seed), furniture()) for seed in (1, 1, 2)]
+    for trainer in runs:
+        trainer.run(lambda metrics: None)
+    one, same, other = (parameters(trainer) for trainer in runs)
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_both_losses_fall_on_scenes_seen_again_and_again():
+    wider = ModelConfig(INPUTS, NetworkConfig(31, 18, latents=4, channels=24, blocks=1, self_layers=1))
+    trainer = Trainer(tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture())
+    trainer.network.train()
+    history = []
+    for _ in range(60):
+        trainer.generator.manual_seed(3)
+        history.append(trainer._train_on(trainer.data.batch(8, trainer.generator)))
+    for name in ("align_loss", "score_loss"):
+        values = np.array([metrics[name] for metrics in history])
+        assert values[-8:].mean() < 0.7 * values[:4].mean(), (name, values[:4], values[-8:])
+
+
+def test_the_learning_rate_warms_up_and_ends_at_a_hundredth():
+    trainer = Trainer(tiny(steps=100, warmup_steps=10, learning_rate=1.0), furniture())
+    rates = []
+    for trainer.step in range(101):
+        rates.append(trainer._schedule())
+    assert rates[0] == pytest.approx(0.1, rel=0.01) and rates[4] == pytest.approx(0.5, rel=0.01)
+    assert max(rates) == pytest.approx(0.98, abs=0.02) and rates[100] == pytest.approx(0.01)
+    assert rates[50] == pytest.approx(0.505, abs=1e-3)
+
+
+def test_the_averaged_weights_trail_the_trained_ones():
+    trainer = Trainer(tiny(steps=3), furniture())
+    begin = {n: v.clone() for n, v in trainer.network.state_dict().items()}
+    trainer.run(lambda metrics: None)
+    now = trainer.network.state_dict()
+    name = max(now, key=lambda n: float((now[n] - begin[n]).abs().max()))
+    moved, trailed = (now[name] - begin[name]).norm(), (trainer.averaged[name] - begin[name]).norm()
+    assert 0 < trailed < moved
+    averaged = trainer.averaged_network()
+    assert torch.equal(averaged.state_dict()[name], trainer.averaged[name]) and not averaged.training
+    assert not any(p.requires_grad for p in averaged.parameters())
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_share_of_the_models_is_swapped_for_another_of_the_same_category_only():
+    data = SyntheticData(furniture(), dataclasses.replace(DATA, similar_model=0.5), INPUTS)
+    category = torch.arange(9).repeat(200)[None]
+    model = category * 2  # the first of each category's two models
+    assert torch.equal(data.cad.category[model], category)
+    swapped = data._similar(model, category, generator())
+    assert torch.equal(data.cad.category[swapped], category)
+    # half are swapped, half of those for the other of two
+    assert float((swapped != model).float().mean()) == pytest.approx(0.25, abs=0.04)
+    never = SyntheticData(furniture(), dataclasses.replace(DATA, similar_model=0.0), INPUTS)
+    assert torch.equal(never._similar(model, category, generator()), model)
+
+
+def test_a_batch_pairs_each_detection_with_its_truth_model_and_symmetry():
+    data = SyntheticData(furniture(), dataclasses.replace(DATA, similar_model=0.0), INPUTS)
+    batch = data.batch(6, generator())
+    scene, slot = batch.source.scene, batch.source.detections.slot
+    assert batch.frame.object_valid.any()
+    for b in range(6):
+        for n in range(2):
+            s = int(slot[b, n])
+            assert torch.equal(batch.truth.T[b, n], scene.pose.T[b, s])
+            assert batch.surface.model[b, n] == scene.model[b, s]
+            assert batch.symmetry_order[b, n] == data.cad.symmetry_order[scene.model[b, s]]
+            assert batch.category[b, n] == data.cad.category[scene.model[b, s]]
+            assert torch.equal(batch.catalogue_m[b, n], data.cad.extents_m[scene.model[b, s]])
+    assert (batch.scale_low_m <= batch.catalogue_m).all() and (batch.catalogue_m <= batch.scale_high_m).all()
+    assert batch.box_samples.uv_px.shape == (6, 2, 8, 2)
+
+
+def test_visible_objects_project_into_their_boxes():
+    data = SyntheticData(furniture(), DATA, INPUTS)
+    batch = data.batch(24, generator(1))
+    T, boxes = batch.truth.T, batch.frame.boxes_xyxy
+    uv = T[..., :2] / T[..., 2:] * batch.frame.intrinsics[:, None, :2] + batch.frame.intrinsics[:, None, 2:]
+    size = boxes[..., 2:] - boxes[..., :2]
+    near = ((uv >= boxes[..., :2] - size) & (uv <= boxes[..., 2:] + size)).all(-1)
+    valid = batch.frame.object_valid
+    # objects cut by the image border or hidden in part may have their centre outside the box
+    assert valid.sum() > 20 and near[valid].float().mean() > 0.85
+
+
+def test_poses_that_left_the_room_are_put_back_near_the_truth_and_others_are_left_alone():
+    data = SyntheticData(furniture(), DATA, INPUTS)
+    batch = data.batch(4, generator())
+    pose = dataclasses.replace(batch.truth, T=batch.truth.T.clone())
+    pose.T[0, 0] = torch.tensor([0.0, 0.0, -1.0])
+    pose.T[1, 0] = torch.tensor([0.0, 0.0, 16.0])
+    pose.T[2, 0] = torch.tensor([0.5, 0.0, 8.0])
+    back = rescue_lost(pose, batch, generator())
+    for image in (0, 1):
+        assert float((back.T[image, 0] - batch.truth.T[image, 0]).norm()) < 2
+        assert not torch.equal(back.T[image, 0], pose.T[image, 0])
+    assert torch.equal(back.T[2, 0], pose.T[2, 0])
+
+
+def test_masked_mean_counts_only_what_is_masked():
+    values = torch.tensor([1.0, 2.0, 30.0])
+    assert float(masked_mean(values, torch.tensor([True, True, False]))) == 1.5
+    assert float(masked_mean(values, torch.zeros(3, dtype=torch.bool))) == 0
+
+
+def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
+    import json
+
+    import yaml
+
+    config = tiny(data=dataclasses.replace(DATA, noise=NoiseConfig(box_jitter=0.1)), optimiser="lamb")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(to_dict(config)))))
+    assert from_dict(TrainConfig, load_yaml(path)) == config
+    assert from_dict(TrainConfig, {}) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stepz": 3}, r"config: unknown keys \['stepz'\]; known are .*'steps'"),
+        ({"model": {"network": {"token_channels": 31, "layers": 2}}}, r"config.model.network: unknown keys \['layers'\]"),
+        ({"data": {"scenes": {"objets": 2}}}, r"config.data.scenes: unknown keys \['objets'\]"),
+        ({"optimiser": "sgd"}, "optimiser must be one of.*got 'sgd'"),
+        ({"steps": 0}, "training steps must be at least 1, got 0"),
+        ({"classifier_share": 1.0}, "classifier_share must be in"),
+        ({"data": {"detections": 9}}, r"data detections must be between 1 and scenes.objects \(6\), got 9"),
+        ({"model": {"inputs": {"layout": "paper"}}}, "network token_channels is 31, but the paper layout has 13"),
+        ({"model": {"parametrisation": "euler"}}, "parametrisation must be one of"),
+        ({"model": {"n_mul": 0}}, "n_mul must be at least 1"),
+    ],
+)
+def test_unknown_keys_and_values_out_of_range_are_refused_by_name(values, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict(TrainConfig, values)
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "expected a mapping.*got list"), ("a: [", "not valid YAML")])
+def test_a_config_file_that_is_no_mapping_is_named(tmp_path, text, message):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"broken.yaml: {message}"):
+        load_yaml(path)
