@@ -38,9 +38,17 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     aligner = Aligner.load(arguments.weights, CadLibrary.procedural(range(4)), device=arguments.device)
     image = _busy_image(aligner.cad_library)
-    report = {"machine": _machine(aligner.device), "commit": _commit(), "repeats": arguments.repeats, "rows": []}
-    print(f"{'objects':>7}  {'observe':>14}  {'assembly':>14}  {'forward':>14}  {'search':>14}  {'video':>14}   "
-          "median ms (10th–90th percentile)")
+    report = {
+        "machine": _machine(aligner.device),
+        "commit": _commit(),
+        "repeats": arguments.repeats,
+        "rows": [],
+    }
+    print(
+        f"{'objects':>7}  "
+        + "  ".join(f"{name:>14}" for name in ("observe", "assembly", "forward", "search", "video"))
+        + "   median ms (10th–90th percentile)"
+    )
     for count in COUNTS:
         detections = tuple(image.detections[i % len(image.detections)] for i in range(count))
         row = _measure(aligner, dataclasses.replace(image, detections=detections), arguments.repeats)
@@ -58,7 +66,9 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
     prepare = (image.rgb, image.camera, image.detections, image.depth_m, aligner.cad_library, aligner.config,
                aligner.device)  # fmt: skip
     prepared = prepare_image(*prepare)
-    batch = build_search(prepared, aligner.cad, aligner.model_config.n_mul, aligner.config, aligner.cad_library)
+    batch = build_search(
+        prepared, aligner.cad, aligner.model_config.n_mul, aligner.config, aligner.cad_library
+    )
     every = torch.arange(len(batch.block), device=aligner.device)
     first = every[batch.start == 0]
 
@@ -74,7 +84,9 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
     surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model)
 
     def assemble():
-        return observe_tokens(inputs, part.frame, part.source, surface, part.start, part.box_samples, generator)
+        return observe_tokens(
+            inputs, part.frame, part.source, surface, part.start, part.box_samples, generator
+        )
 
     tokens = assemble()
 
@@ -101,7 +113,11 @@ def _time(stage, repeats: int, device: torch.device) -> dict[str, float]:
         clock.measure("stage", stage)
         times.append(clock.total_ms["stage"])
     deciles = statistics.quantiles(times, n=10)
-    return {"median_ms": round(statistics.median(times), 2), "p10_ms": round(deciles[0], 2), "p90_ms": round(deciles[-1], 2)}
+    return {
+        "median_ms": round(statistics.median(times), 2),
+        "p10_ms": round(deciles[0], 2),
+        "p90_ms": round(deciles[-1], 2),
+    }
 
 
 def _show(row: dict[str, float]) -> str:
@@ -110,14 +126,19 @@ def _show(row: dict[str, float]) -> str:
 
 def _busy_image(library: CadLibrary):
     """The image with the most detections among the first scenes of the synthetic set."""
-    return max(synthetic_images(library, SyntheticSetConfig(scenes=12)), key=lambda image: len(image.detections))
+    return max(
+        synthetic_images(library, SyntheticSetConfig(scenes=12)), key=lambda image: len(image.detections)
+    )
 
 
 def _machine(device: torch.device) -> dict:
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        cpu = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+        cpu = next(
+            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line),
+            cpu,
+        )
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
             "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
@@ -125,12 +146,16 @@ def _machine(device: torch.device) -> dict:
 
 def _commit() -> str | None:
     here = Path(__file__).resolve().parent
-    found = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
     return found.stdout.strip() or None
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0)

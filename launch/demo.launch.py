@@ -111,14 +111,14 @@ def _report() -> list:
         output="screen",
         output_format="{line}",
     )
-    return [report, RegisterEventHandler(OnProcessExit(target_action=report, on_exit=_end))]
+    done = Shutdown(reason="the demo is done")
+    return [report, RegisterEventHandler(OnProcessExit(target_action=report, on_exit=done))]
 
 
-def _end(event, context) -> list:
-    """End the launch with the report; an exception is what makes `ros2 launch` end with an error."""
-    if event.returncode != 0:
-        raise RuntimeError(f"the demo failed: its report ended with status {event.returncode}")
-    return [Shutdown(reason="the demo is done")]
+def _end_on_failure(event, context) -> None:
+    """A process that fails ends the launch; an exception is what makes `ros2 launch` end with an error."""
+    if event.returncode != 0 and not context.is_shutdown:
+        raise RuntimeError(f"the demo failed: {event.process_name} ended with status {event.returncode}")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -127,4 +127,6 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
-    return LaunchDescription([*arguments, _camera(), _align(), OpaqueFunction(function=_report_or_rviz)])
+    failures = RegisterEventHandler(OnProcessExit(on_exit=_end_on_failure))
+    processes = [_camera(), _align(), OpaqueFunction(function=_report_or_rviz)]
+    return LaunchDescription([*arguments, failures, *processes])

@@ -22,7 +22,11 @@ def from_dict(kind, values: dict, where: str = "config"):
     arguments = {}
     for name, value in values.items():
         default = fields[name].default_factory
-        if isinstance(value, dict) and default is not dataclasses.MISSING and dataclasses.is_dataclass(default()):
+        if (
+            isinstance(value, dict)
+            and default is not dataclasses.MISSING
+            and dataclasses.is_dataclass(default())
+        ):
             value = from_dict(type(default()), value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)

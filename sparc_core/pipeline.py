@@ -28,17 +28,19 @@ SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
 @dataclass(frozen=True)
 class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
-    size). max_candidates: CAD models tried for a detection that names none. refinements: pose updates
-    before the scoring pass. initial_scale: start from the CAD "model"'s extents or the "category"'s
-    median. estimate_gravity: find the up direction in the depth image when the camera does not tell it.
-    depth_masks: cut masks from depth and box for detections without one. max_rows: how many
-    rows (blocks × candidates × starts) go through the network at once, bounding memory. seed: of the
-    pixel and point sampling, so that the same input gives the same answer.
+    size); category_scale_modes: (category, mode) pairs that differ from it. max_candidates: CAD models
+    tried for a detection that names none. refinements: pose updates before the scoring pass.
+    initial_scale: start from the CAD "model"'s extents or the "category"'s median. estimate_gravity:
+    find the up direction in the depth image when the camera does not tell it. depth_masks: cut masks
+    from depth and box for detections without one. max_rows: how many rows (blocks × candidates ×
+    starts) go through the network at once, bounding memory. seed: of the pixel and point sampling, so
+    that the same input gives the same answer.
 
     Raises ValueError naming the field out of range.
     """
 
     scale_mode: str = "free"
+    category_scale_modes: tuple[tuple[str, str], ...] = ()
     max_candidates: int = 12
     refinements: int = 3
     initial_scale: str = "model"
@@ -50,6 +52,11 @@ class AlignerConfig:
     def __post_init__(self):
         if self.scale_mode not in SCALE_MODES:
             raise ValueError(f"scale_mode must be one of {SCALE_MODES}, got {self.scale_mode!r}")
+        for category, mode in self.category_scale_modes:
+            if mode not in SCALE_MODES:
+                raise ValueError(
+                    f"category_scale_modes of {category!r} must be one of {SCALE_MODES}, got {mode!r}"
+                )
         if self.initial_scale not in ("model", "category"):
             raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
         for name in ("max_candidates", "refinements", "max_rows"):
@@ -60,7 +67,9 @@ class AlignerConfig:
 class Aligner:
     """Aligns CAD models to detected objects. Build one with `Aligner.load`, then call `align`."""
 
-    def __init__(self, network, model_config, library: CadLibrary, device: torch.device, config: AlignerConfig):
+    def __init__(
+        self, network, model_config, library: CadLibrary, device: torch.device, config: AlignerConfig
+    ):
         self.network, self.model_config, self.config = network, model_config, config
         self.cad_library, self.device = library, device
         self.cad = CadTensors.from_library(library, device)
@@ -106,7 +115,15 @@ class Aligner:
         began = time.perf_counter()
         clock = StageClock(self.device)
         prepared = clock.measure(
-            "observe", prepare_image, image_rgb, camera, detections, depth_m, self.cad_library, self.config, self.device
+            "observe",
+            prepare_image,
+            image_rgb,
+            camera,
+            detections,
+            depth_m,
+            self.cad_library,
+            self.config,
+            self.device,
         )
         objects: list[AlignedObject] = []
         if prepared.kept:
@@ -121,15 +138,18 @@ class Aligner:
         generator = torch.Generator(self.device).manual_seed(self.config.seed)
         inputs = self.model_config.inputs
         batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
-        box_samples = clock.measure("assemble", lambda: batch.source.sample(
-            select_box_pixels(batch.block_frame, inputs.n_bbox, generator)))
+        box_samples = clock.measure(
+            "assemble",
+            lambda: batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator)),
+        )
         poses, scores = [], []
         for rows in batch.chunks(self.config.max_rows):
             part = batch.rows(rows, box_samples)
             pose, score = refine(
                 self.network, inputs, part.frame, part.source,
-                CadSurface(self.cad.points, self.cad.normals, part.model), part.start, part.box_samples, generator,
-                parametrisation=self.model_config.parametrisation, scale_mode=self.config.scale_mode,
+                CadSurface(self.cad.points, self.cad.normals, part.model), part.start, part.box_samples,
+                generator,
+                parametrisation=self.model_config.parametrisation, scale_mode=part.scale_mode,
                 refinements=self.config.refinements, clock=clock,
             )  # fmt: skip
             poses.append(pose)

@@ -76,7 +76,7 @@ class CameraPlacer:
         return CameraPlace(T_fixed_cam, up_cam, "; ".join(problems) or None)
 
     def _up(self, header, T_fixed_cam, parameters: NodeParameters):
-        unknown = "gravity is not known, a camera looking 30 degrees down is assumed"
+        unknown = "gravity is not known and left to depth (without: a camera looking 30 degrees down)"
         if parameters.up_source == "none":
             return None, None
         if parameters.up_source == "tf":

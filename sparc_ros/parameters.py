@@ -91,7 +91,8 @@ class NodeParameters:
     )
     up_source: str = parameter(
         "tf",
-        "Where gravity comes from. tf: z of fixed_frame; imu: sensor_msgs/Imu on `imu`; none: unknown.",
+        "Where gravity comes from. tf: z of fixed_frame; imu: sensor_msgs/Imu on `imu`; "
+        "none: estimated from depth.",
         choices=("none", "tf", "imu"),
     )
     tf_timeout_s: float = parameter(

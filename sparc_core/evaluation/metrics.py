@@ -12,7 +12,11 @@ from sparc_core.geometry.rotation import rotation_angle_rad, rotation_y
 
 MAX_TURNS = 36
 # metres, degrees, fraction: right poses of Scan2CAD, and two stricter regimes
-THRESHOLDS = {"20cm/20deg/20%": (0.20, 20.0, 0.20), "10/10/10": (0.10, 10.0, 0.10), "5/5/5": (0.05, 5.0, 0.05)}
+THRESHOLDS = {
+    "20cm/20deg/20%": (0.20, 20.0, 0.20),
+    "10/10/10": (0.10, 10.0, 0.10),
+    "5/5/5": (0.05, 5.0, 0.05),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,9 @@ def poses_of(result: AlignmentResult, image: SyntheticImage) -> tuple[Pose, torc
     score = torch.zeros(count)
     for found in result.objects:
         i = found.detection
-        pose.R[i], pose.T[i], pose.S[i] = (torch.from_numpy(x).float() for x in (found.R, found.T_m, found.S_m))
+        pose.R[i], pose.T[i], pose.S[i] = (
+            torch.from_numpy(x).float() for x in (found.R, found.T_m, found.S_m)
+        )
         score[i] = found.score
     return pose, score
 

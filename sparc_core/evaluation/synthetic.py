@@ -74,7 +74,9 @@ def _image(library, cad, caster, renderer, scene, found, config, generator) -> S
     depth = renderer.sensor_depth(scene, 0, view, noise, generator)
     kept = found.valid[0].nonzero()[:, 0]
     slots = found.slot[0, kept]
-    boxes = jitter_boxes(silhouette_boxes(view.slot, slots), scene.size_px, SENSOR_ONLY.box_jitter, generator)[0]
+    boxes = jitter_boxes(
+        silhouette_boxes(view.slot, slots), scene.size_px, SENSOR_ONLY.box_jitter, generator
+    )[0]
     fx, fy, cx, cy = scene.intrinsics[0].tolist()
     up = tuple(scene.up_cam[0].tolist()) if config.gravity else None
     camera = Camera(int(scene.size_px[0, 0]), int(scene.size_px[0, 1]), fx, fy, cx, cy, up_cam=up)
@@ -103,5 +105,3 @@ def silhouette_boxes(slot_image: np.ndarray, slots: torch.Tensor) -> torch.Tenso
         else:
             boxes.append([columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5])
     return torch.tensor([boxes], dtype=torch.float32)
-
-

@@ -45,11 +45,11 @@ class Pose:
         """(..., K, 3) camera normals -> the same directions along the object's axes."""
         return normals_cam @ self.R
 
-    def map(self, function) -> "Pose":
+    def map(self, function) -> Pose:
         """The pose with `function` applied to R, T and S (indexing, expanding, moving)."""
         return Pose(function(self.R), function(self.T), function(self.S))
 
-    def detach(self) -> "Pose":
+    def detach(self) -> Pose:
         """The same pose cut from the autograd graph."""
         return self.map(torch.Tensor.detach)
 

@@ -100,7 +100,7 @@ def assemble_tokens(
         features = torch.cat(
             [
                 _with_object_tags(frame, *parts, tau)
-                for tau, parts in enumerate(zip(groups, places, pairs, pixels))
+                for tau, parts in enumerate(zip(groups, places, pairs, pixels, strict=True))
             ],
             2,
         )

@@ -38,7 +38,9 @@ def select_cad_points(
     total = points.shape[1]
     if count > total:
         raise ValueError(f"n_cad is {count}, but the library stores {total} points a model")
-    first = torch.randint(0, total, model.shape, generator=generator, device=generator.device).to(model.device)
+    first = torch.randint(0, total, model.shape, generator=generator, device=generator.device).to(
+        model.device
+    )
     index = (first[..., None] + torch.arange(count, device=model.device)) % total
     chosen = model[..., None].expand_as(index)
     return CadSamples(points[chosen, index], normals[chosen, index])

@@ -34,7 +34,9 @@ class MultiSparcNet(nn.Module):
         width = config.channels
         if config.embed_tokens:
             self.embed_token = nn.Linear(config.token_channels, width)
-            self.embed_context = nn.Linear(config.context_channels, width) if config.context_channels else None
+            self.embed_context = (
+                nn.Linear(config.context_channels, width) if config.context_channels else None
+            )
             self.embed_output = nn.Sequential(nn.GELU(), nn.Linear(width, width))
         self.trunk = PerceiverTrunk(config, width if config.embed_tokens else config.token_channels)
         outputs = UPDATE_CHANNELS + 1
@@ -80,5 +82,7 @@ class MultiSparcNet(nn.Module):
         if channels != config.context_channels:
             raise ValueError(f"context needs {config.context_channels} channels, got {channels}")
         if "joint" in (config.encoding, config.decoding) and tokens.shape[1] > config.joint_objects:
-            raise ValueError(f"joint encoding or decoding takes at most {config.joint_objects} objects "
-                             f"(joint_objects), got {tokens.shape[1]}")
+            raise ValueError(
+                f"joint encoding or decoding takes at most {config.joint_objects} objects "
+                f"(joint_objects), got {tokens.shape[1]}"
+            )

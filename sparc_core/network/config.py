@@ -34,7 +34,15 @@ class NetworkConfig:
     joint_objects: int = 5
 
     def __post_init__(self):
-        for name in ("token_channels", "latents", "channels", "heads", "blocks", "feedforward", "joint_objects"):
+        for name in (
+            "token_channels",
+            "latents",
+            "channels",
+            "heads",
+            "blocks",
+            "feedforward",
+            "joint_objects",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"network {name} must be at least 1, got {getattr(self, name)}")
         for name in ("context_channels", "self_layers"):

@@ -42,7 +42,7 @@ class PerceiverTrunk(nn.Module):
         latent_valid = object_valid[..., None].expand(-1, -1, self.config.latents).flatten(1)
         # one object an image (training singly, tracking one) has no padding to hide
         latent_valid = None if objects == 1 else latent_valid
-        for cross, mix in zip(self.cross, self.mix):
+        for cross, mix in zip(self.cross, self.mix, strict=True):
             if per_object:
                 read = cross(latents.flatten(0, 1), tokens.flatten(0, 1), token_valid.flatten(0, 1))
             else:

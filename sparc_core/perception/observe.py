@@ -37,7 +37,9 @@ class ImageSource:
         height, width = channels.depth_m.shape
         self.size = (width, height)
         # one gather instead of four: rgb 3, normal 3, depth 1
-        self.stacked = torch.cat((channels.rgb, channels.normal_cam, channels.depth_m[..., None]), -1).view(-1, 7)
+        self.stacked = torch.cat((channels.rgb, channels.normal_cam, channels.depth_m[..., None]), -1).view(
+            -1, 7
+        )
         self.masks = channels.masks.view(len(channels.masks), -1)
 
     def for_rows(self, detection: torch.Tensor) -> ImageSource:

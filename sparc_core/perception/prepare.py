@@ -26,9 +26,9 @@ MIN_BOX_PX = 4.0
 class PreparedImage:
     """A rectified image ready for the search.
 
-    camera: the pinhole of the rectified image, with gravity where it is known or could be estimated. kept: which detections are aligned, in order; skipped:
-    (detection, reason). boxes_xyxy (D, 4) rectified and cut at the image; candidates: D arrays of CAD
-    model positions.
+    camera: the pinhole of the rectified image, with gravity where it is known or could be estimated.
+    kept: which detections are aligned, in order; skipped: (detection, reason). boxes_xyxy (D, 4)
+    rectified and cut at the image; candidates: D arrays of CAD model positions.
     """
 
     camera: Camera
@@ -60,7 +60,9 @@ def prepare_image(
     skipped = tuple(sorted(reasons.items()))
     depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
     pinhole = _with_gravity(rectifier.camera, depth, kept, config)
-    channels = _channels(rectifier, pinhole, image_rgb, depth, [detections[i] for i in kept], boxes, library, config, device)
+    channels = _channels(
+        rectifier, pinhole, image_rgb, depth, [detections[i] for i in kept], boxes, library, config, device
+    )
     candidates = tuple(
         _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
@@ -73,14 +75,18 @@ def _check_images(image_rgb, camera: Camera, depth_m) -> None:
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
         raise ValueError(f"image_rgb must be (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}")
     if image_rgb.shape[:2] != expected:
-        raise ValueError(f"image_rgb is {image_rgb.shape[:2]} (height, width), but the camera says {expected}")
+        raise ValueError(
+            f"image_rgb is {image_rgb.shape[:2]} (height, width), but the camera says {expected}"
+        )
     if depth_m is None:
         return
     if depth_m.ndim != 2 or not np.issubdtype(depth_m.dtype, np.floating):
         raise ValueError(f"depth_m must be (H, W) float metres, got {depth_m.shape} {depth_m.dtype}")
     if depth_m.shape != expected:
-        raise ValueError(f"depth_m is {depth_m.shape} (height, width), but the image is {expected}: register the "
-                         "depth to the colour camera first")
+        raise ValueError(
+            f"depth_m is {depth_m.shape} (height, width), but the image is {expected}: register the "
+            "depth to the colour camera first"
+        )
 
 
 def _clean_depth(depth_m: np.ndarray) -> np.ndarray:
@@ -100,7 +106,9 @@ def _usable_boxes(rectifier: Rectifier, detections, library: CadLibrary):
             box = np.clip(rectifier.boxes(np.array([detection.box_xyxy]))[0], 0, limit)
             size = box[2:] - box[:2]
             if not np.isfinite(box).all() or (size < MIN_BOX_PX).any():
-                reason = f"box {_plain(detection.box_xyxy)} has less than {MIN_BOX_PX:.0f} pixels on the image"
+                reason = (
+                    f"box {_plain(detection.box_xyxy)} has less than {MIN_BOX_PX:.0f} pixels on the image"
+                )
         if reason is None:
             boxes.append(box)
         else:
@@ -125,7 +133,8 @@ def _detection_problem(detection: Detection, camera: Camera, library: CadLibrary
             return str(error)
         return None
     if not len(library.indices_of_category(detection.category)):
-        return f"no CAD model of category {detection.category!r}; the library has {', '.join(library.categories)}"
+        known = ", ".join(library.categories)
+        return f"no CAD model of category {detection.category!r}; the library has {known}"
     return None
 
 
@@ -141,7 +150,9 @@ def _with_gravity(camera: Camera, depth, kept, config) -> Camera:
     return camera if up is None else dataclasses.replace(camera, up_cam=tuple(up.tolist()))
 
 
-def _channels(rectifier, camera, image_rgb, depth, detections, boxes, library, config, device) -> ImageChannels:
+def _channels(
+    rectifier, camera, image_rgb, depth, detections, boxes, library, config, device
+) -> ImageChannels:
     height, width = camera.height, camera.width
     rgb = torch.from_numpy(np.ascontiguousarray(rectifier.image(image_rgb))).to(device).float() / 255
     depth_map = torch.zeros(height, width, device=device)
@@ -187,7 +198,9 @@ def _masks(rectifier, camera, detections, boxes, depth, library, config) -> list
     return [g if g is not None else c for g, c in zip(given, separate_masks(cut), strict=True)]
 
 
-def _candidates(detection: Detection, box, depth, camera: Camera, library: CadLibrary, limit: int) -> np.ndarray:
+def _candidates(
+    detection: Detection, box, depth, camera: Camera, library: CadLibrary, limit: int
+) -> np.ndarray:
     if detection.model_id is not None:
         return np.array([library.index_of(detection.model_id)])
     seen = None

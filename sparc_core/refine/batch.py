@@ -15,6 +15,7 @@ from sparc_core.geometry.pose import Pose, concatenate
 from sparc_core.inputs.samples import Frame, PixelSamples
 from sparc_core.perception.observe import ImageSource
 from sparc_core.refine.initial import START_AZIMUTHS_DEG, start_rotations, start_translation
+from sparc_core.types import SCALE_MODES
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class SearchRows:
     frame: Frame
     source: ImageSource
     model: torch.Tensor
+    scale_mode: torch.Tensor
     start: Pose
     box_samples: PixelSamples
 
@@ -34,7 +36,8 @@ class SearchBatch:
     `block[r]`, candidate number `candidate[r]` of each of its objects and start `start[r]`.
 
     block_frame: Frame of the K blocks; detection (K, N) which of the kept detections, −1 padded; model
-    (R, N) CAD model positions; extents_m (R, N, 3) start extents; valid (R, N).
+    (R, N) CAD model positions; scale_mode (R, N) indices into SCALE_MODES; extents_m (R, N, 3) start
+    extents; valid (R, N).
     """
 
     block_frame: Frame
@@ -44,6 +47,7 @@ class SearchBatch:
     candidate: torch.Tensor
     start: torch.Tensor
     model: torch.Tensor
+    scale_mode: torch.Tensor
     extents_m: torch.Tensor
     valid: torch.Tensor
 
@@ -57,10 +61,14 @@ class SearchBatch:
         frame = replace(_take(self.block_frame, block), object_valid=self.valid[rows])
         samples = _take(block_samples, block)
         extents = self.extents_m[rows]
-        R = start_rotations(frame, extents.shape[1])[self.start[rows], torch.arange(len(rows), device=rows.device)]
+        R = start_rotations(frame, extents.shape[1])[
+            self.start[rows], torch.arange(len(rows), device=rows.device)
+        ]
         pose = Pose(R, start_translation(frame, samples, extents), extents)
         detection = self.detection[block].clamp(min=0)
-        return SearchRows(frame, self.source.for_rows(detection), self.model[rows], pose, samples)
+        return SearchRows(
+            frame, self.source.for_rows(detection), self.model[rows], self.scale_mode[rows], pose, samples
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +99,9 @@ def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibr
     detection = detection.view(blocks, size)
     layout, model, valid = [], [], []
     for b in range(blocks):
-        members = [prepared.candidates[d] if d >= 0 else np.zeros(0, dtype=np.int64) for d in detection[b].tolist()]
+        members = [
+            prepared.candidates[d] if d >= 0 else np.zeros(0, dtype=np.int64) for d in detection[b].tolist()
+        ]
         for c in range(max(len(m) for m in members)):
             for s in range(len(START_AZIMUTHS_DEG)):
                 layout.append((b, c, s))
@@ -99,12 +109,15 @@ def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibr
                 valid.append([c < len(m) for m in members])
     layout, model = torch.tensor(layout, device=device), torch.tensor(model, device=device)
     detection = detection.to(device)
+    scale_mode = _scale_modes(library, config).to(device)[model]
     extents = cad.extents_m[model]
-    if config.initial_scale == "category" and config.scale_mode != "fixed":
-        extents = _category_extents(library, model).to(device)
+    if config.initial_scale == "category":
+        fixed = (scale_mode == SCALE_MODES.index("fixed"))[..., None]
+        extents = torch.where(fixed, extents, _category_extents(library, model).to(device))
     return SearchBatch(
         _block_frame(prepared, detection), ImageSource(prepared.channels, detection.clamp(min=0)), detection,
-        layout[:, 0], layout[:, 1], layout[:, 2], model, extents, torch.tensor(valid, device=device),
+        layout[:, 0], layout[:, 1], layout[:, 2], model, scale_mode, extents,
+        torch.tensor(valid, device=device),
     )  # fmt: skip
 
 
@@ -138,6 +151,13 @@ def _block_frame(prepared, detection: torch.Tensor) -> Frame:
         torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
         torch.full((blocks,), camera.up_cam is not None, device=device),
     )
+
+
+def _scale_modes(library: CadLibrary, config) -> torch.Tensor:
+    """(M,) the scale mode of every CAD model, as an index into SCALE_MODES."""
+    modes = dict(config.category_scale_modes)
+    names = [modes.get(model.category, config.scale_mode) for model in library.models]
+    return torch.tensor([SCALE_MODES.index(name) for name in names])
 
 
 def _category_extents(library: CadLibrary, model: torch.Tensor) -> torch.Tensor:

@@ -79,7 +79,7 @@ def refine(
     generator: torch.Generator,
     *,
     parametrisation: str = "object",
-    scale_mode: str = "free",
+    scale_mode: str | torch.Tensor = "free",
     refinements: int = 3,
     score: bool = True,
     clock: StageClock | None = None,
@@ -93,9 +93,8 @@ def refine(
     pose = start
     for _ in range(refinements):
         output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)
-        pose = clock.measure(
-            "update", lambda: keep_plausible(apply_update(pose, output.raw_update, parametrisation, scale_mode))
-        )
+        updated = clock.measure("update", apply_update, pose, output.raw_update, parametrisation, scale_mode)
+        pose = keep_plausible(updated)
     if not score:
         return pose, None
     output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)

@@ -29,13 +29,17 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.parametrisation not in PARAMETRISATIONS:
-            raise ValueError(f"parametrisation must be one of {PARAMETRISATIONS}, got {self.parametrisation!r}")
+            raise ValueError(
+                f"parametrisation must be one of {PARAMETRISATIONS}, got {self.parametrisation!r}"
+            )
         if self.n_mul < 1:
             raise ValueError(f"n_mul must be at least 1, got {self.n_mul}")
         for name in ("token_channels", "context_channels"):
             expected, got = getattr(self.inputs, name), getattr(self.network, name)
             if expected != got:
-                raise ValueError(f"network {name} is {got}, but the {self.inputs.layout} layout has {expected}")
+                raise ValueError(
+                    f"network {name} is {got}, but the {self.inputs.layout} layout has {expected}"
+                )
 
 
 def save_weights(path: Path, network_state: dict[str, torch.Tensor], config: ModelConfig) -> None:
@@ -70,8 +74,10 @@ def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = N
     network = MultiSparcNet(config.network)
     problems = _misfits(network.state_dict(), state)
     if problems:
-        raise ValueError(f"weights {path}: do not fit the config: {'; '.join(problems[:4])}"
-                         + (f" and {len(problems) - 4} more" if len(problems) > 4 else ""))
+        raise ValueError(
+            f"weights {path}: do not fit the config: {'; '.join(problems[:4])}"
+            + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
+        )
     network.load_state_dict(state)
     return network.to(device).eval().requires_grad_(False), config
 

@@ -23,21 +23,20 @@ PARAMETRISATIONS = ("object", "polar")
 _LIMIT = 1e-6  # keeps the inverse of the multiplicative update finite at its bounds
 
 
-def apply_update(pose: Pose, raw_update: torch.Tensor, parametrisation: str, scale_mode: str = "free") -> Pose:
+def apply_update(
+    pose: Pose, raw_update: torch.Tensor, parametrisation: str, scale_mode: str | torch.Tensor = "free"
+) -> Pose:
     """The updated pose. raw_update: (..., 10) as translation 3, scale 3, quaternion offset 4.
 
     scale_mode "uniform" multiplies all three extents by the geometric mean of the predicted factors,
-    "fixed" leaves them alone. Raises ValueError for an unknown parametrisation or scale mode.
+    "fixed" leaves them alone; an integer tensor (...) indexes SCALE_MODES object by object. Raises ValueError for an unknown parametrisation or scale mode.
     """
     _check(parametrisation, scale_mode)
     translation, scale, quaternion = raw_update.split((3, 3, 4), -1)
     identity = torch.zeros_like(quaternion)
     identity[..., 0] = 1
     R = pose.R @ quaternion_to_matrix(quaternion + identity)
-    factor = 2 * torch.sigmoid(scale)
-    if scale_mode == "uniform":
-        factor = factor.log().mean(-1, keepdim=True).exp().expand_as(factor)
-    S = pose.S if scale_mode == "fixed" else pose.S * factor
+    S = pose.S * _bound_factor(2 * torch.sigmoid(scale), scale_mode)
     if parametrisation == "object":
         T = pose.T + (pose.R @ (pose.S * translation)[..., None])[..., 0]
     else:
@@ -82,15 +81,27 @@ def to_polar(T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def from_polar(distance: torch.Tensor, azimuth: torch.Tensor, elevation: torch.Tensor) -> torch.Tensor:
     """The inverse of `to_polar`."""
     horizontal = distance * elevation.cos()
-    return torch.stack((horizontal * azimuth.sin(), distance * elevation.sin(), horizontal * azimuth.cos()), -1)
+    return torch.stack(
+        (horizontal * azimuth.sin(), distance * elevation.sin(), horizontal * azimuth.cos()), -1
+    )
+
+
+def _bound_factor(factor: torch.Tensor, scale_mode: str | torch.Tensor) -> torch.Tensor:
+    """(..., 3) scale factors as the mode allows them: free, one for all axes, or 1."""
+    uniform = factor.log().mean(-1, keepdim=True).exp().expand_as(factor)
+    choices = torch.stack((factor, uniform, torch.ones_like(factor)))
+    if isinstance(scale_mode, str):
+        return choices[SCALE_MODES.index(scale_mode)]
+    index = scale_mode[None, ..., None].expand(1, *factor.shape)
+    return choices.gather(0, index)[0]
 
 
 def _inverse_factor(factor: torch.Tensor) -> torch.Tensor:
     return torch.logit((factor / 2).clamp(_LIMIT, 1 - _LIMIT))
 
 
-def _check(parametrisation: str, scale_mode: str) -> None:
+def _check(parametrisation: str, scale_mode: str | torch.Tensor) -> None:
     if parametrisation not in PARAMETRISATIONS:
         raise ValueError(f"parametrisation must be one of {PARAMETRISATIONS}, got {parametrisation!r}")
-    if scale_mode not in SCALE_MODES:
+    if isinstance(scale_mode, str) and scale_mode not in SCALE_MODES:
         raise ValueError(f"scale_mode must be one of {SCALE_MODES}, got {scale_mode!r}")

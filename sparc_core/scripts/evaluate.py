@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -21,11 +20,19 @@ def _group() -> None:
 
 @app.command()
 def synthetic(
-    weights: Annotated[list[Path] | None, typer.Option(help="Weights files to compare; none: the shipped ones.")] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(help="Weights files to compare; none: the shipped ones.")
+    ] = None,
     scenes: Annotated[int, typer.Option(help="How many images.")] = 200,
-    cad_library: Annotated[str, typer.Option(help="CAD models of the set, unseen in training.")] = "procedural:1000000-1000019",
-    gravity: Annotated[bool, typer.Option(help="Tell the aligner which way is up, as TF or an IMU would.")] = True,
-    untrained: Annotated[bool, typer.Option(help="Also the network before training, and the start poses.")] = True,
+    cad_library: Annotated[
+        str, typer.Option(help="CAD models of the set, unseen in training.")
+    ] = "procedural:1000000-1000019",
+    gravity: Annotated[
+        bool, typer.Option(help="Tell the aligner which way is up, as TF or an IMU would.")
+    ] = True,
+    untrained: Annotated[
+        bool, typer.Option(help="Also the network before training, and the start poses.")
+    ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write all figures as JSON.")] = None,
 ) -> None:
@@ -54,7 +61,12 @@ def synthetic(
     rows = [table.summary() for table in tables.values()] + ([starts.summary()] if untrained else [])
     _print(rows)
     if out:
-        facts = {"set": dataclasses.asdict(config), "cad_library": cad_library, "machine": platform.processor(), "rows": rows}
+        facts = {
+            "set": dataclasses.asdict(config),
+            "cad_library": cad_library,
+            "machine": platform.processor(),
+            "rows": rows,
+        }
         out.write_text(json.dumps(facts, indent=1))
         typer.echo(f"wrote {out}")
 
@@ -83,11 +95,19 @@ def _add_best_start(table, aligner, image) -> None:
     from sparc_core.refine.batch import build_search
 
     prepared = prepare_image(
-        image.rgb, image.camera, image.detections, image.depth_m, aligner.cad_library, aligner.config, aligner.device
+        image.rgb,
+        image.camera,
+        image.detections,
+        image.depth_m,
+        aligner.cad_library,
+        aligner.config,
+        aligner.device,
     )
     batch = build_search(prepared, aligner.cad, len(image.detections), aligner.config, aligner.cad_library)
     generator = torch.Generator().manual_seed(0)
-    samples = batch.source.sample(select_box_pixels(batch.block_frame, aligner.model_config.inputs.n_bbox, generator))
+    samples = batch.source.sample(
+        select_box_pixels(batch.block_frame, aligner.model_config.inputs.n_bbox, generator)
+    )
     start = batch.rows(torch.arange(len(batch.block)), samples).start
     count = len(image.detections)
     pose = Pose(torch.eye(3).repeat(count, 1, 1), torch.full((count, 3), torch.inf), torch.ones(count, 3))
@@ -96,7 +116,11 @@ def _add_best_start(table, aligner, image) -> None:
     order = image.symmetry_order[kept].expand(len(batch.block), -1)
     best = pose_errors(start, truth, order).rotation_deg.argmin(0)
     columns = torch.arange(len(kept))
-    pose.R[kept], pose.T[kept], pose.S[kept] = start.R[best, columns], start.T[best, columns], start.S[best, columns]
+    pose.R[kept], pose.T[kept], pose.S[kept] = (
+        start.R[best, columns],
+        start.T[best, columns],
+        start.S[best, columns],
+    )
     table.add(image, pose, torch.zeros(count))
 
 
@@ -104,7 +128,9 @@ def _print(rows: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{rows[0]['objects']} objects, {rows[0]['well_visible_objects']} of them well visible")
+    table = Table(
+        title=f"{rows[0]['objects']} objects, {rows[0]['well_visible_objects']} of them well visible"
+    )
     for heading in ("method", "20/20/20", "10/10/10", "5/5/5", "well visible 20/20/20", "median cm / ° / %"):
         table.add_column(heading)
     for row in rows:

@@ -16,13 +16,23 @@ VALIDATE_EVERY_S = 600.0
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
-    config: Annotated[Path | None, typer.Option(help="YAML with a TrainConfig; unnamed options keep their defaults.")] = None,
-    cad_library: Annotated[list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")] = None,
-    validation: Annotated[str, typer.Option(help="CAD library for validation, unseen in training.")] = "procedural:1000000-1000009",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with a TrainConfig; unnamed options keep their defaults.")
+    ] = None,
+    cad_library: Annotated[
+        list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
+    ] = None,
+    validation: Annotated[
+        str, typer.Option(help="CAD library for validation, unseen in training.")
+    ] = "procedural:1000000-1000009",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
-    stop_after_min: Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")] = 0.0,
-    init: Annotated[Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")] = None,
+    stop_after_min: Annotated[
+        float, typer.Option(help="Save and stop after this many minutes; resume later.")
+    ] = 0.0,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
 ) -> None:
     """Train the alignment network on the fly; Ctrl-C saves a checkpoint to resume from.
@@ -34,8 +44,8 @@ def command(
     import torch
 
     from sparc_core.cad.library import CadLibrary
-    from sparc_core.refine.model import load_network
     from sparc_core.config import from_dict, load_yaml
+    from sparc_core.refine.model import load_network
     from sparc_core.training.data import SyntheticData
     from sparc_core.training.train import TrainConfig, Trainer
 
@@ -97,7 +107,9 @@ class _Run:
         if resume:
             if not checkpoint.exists():
                 raise typer.BadParameter(f"nothing to resume: {checkpoint} does not exist")
-            self.trainer.load_state(torch.load(checkpoint, map_location=self.trainer.device, weights_only=True))
+            self.trainer.load_state(
+                torch.load(checkpoint, map_location=self.trainer.device, weights_only=True)
+            )
             typer.echo(f"resumed at step {self.trainer.step}")
         plain = json.loads(json.dumps(to_dict(self.trainer.config)))
         if self.trainer.rank == 0:
@@ -111,7 +123,9 @@ class _Run:
             return
         for name, value in metrics.items():
             previous = self.smooth.get(name, value)
-            self.smooth[name] = value if name in ("step", "elapsed_s", "learning_rate") else 0.98 * previous + 0.02 * value
+            self.smooth[name] = (
+                value if name in ("step", "elapsed_s", "learning_rate") else 0.98 * previous + 0.02 * value
+            )
         now = time.monotonic()
         if now - self.last_checkpoint > CHECKPOINT_EVERY_S:
             self.last_checkpoint = now
@@ -126,8 +140,8 @@ class _Run:
             return
         self._save()
         self._validate()
-        done = self.trainer.progress >= 1
-        typer.echo(f"{'finished' if done else 'stopped'} at step {self.trainer.step}: {self.out / 'weights.safetensors'}")
+        how = "finished" if self.trainer.progress >= 1 else "stopped"
+        typer.echo(f"{how} at step {self.trainer.step}: {self.out / 'weights.safetensors'}")
 
     def _validate(self) -> None:
         from sparc_core.training.validate import validate

@@ -36,7 +36,10 @@ class NoiseConfig:
     box_jitter: float = 0.05
 
     def __post_init__(self):
-        for names in (("perfect", "sensor", "monocular", "none"), ("masks_exact", "masks_slab", "masks_missing")):
+        for names in (
+            ("perfect", "sensor", "monocular", "none"),
+            ("masks_exact", "masks_slab", "masks_missing"),
+        ):
             total = sum(getattr(self, name) for name in names)
             if abs(total - 1) > 1e-6 or any(getattr(self, name) < 0 for name in names):
                 raise ValueError(f"noise shares {names} must be >= 0 and add up to 1, got {total:.4f}")
@@ -66,7 +69,11 @@ class NoiseBatch:
 
 
 def draw_noise(
-    config: NoiseConfig, batch: int, objects: int, generator: torch.Generator, is_display: torch.Tensor | None = None
+    config: NoiseConfig,
+    batch: int,
+    objects: int,
+    generator: torch.Generator,
+    is_display: torch.Tensor | None = None,
 ) -> NoiseBatch:
     """Noise parameters of `batch` images with `objects` slots; is_display (B, O) bool raises the
     chance of missing depth on dark glass."""

@@ -94,7 +94,9 @@ class SceneObserver:
             self._noisy_up(),
             scene.has_up,
         )
-        shares = torch.tensor([config.masks_exact, config.masks_slab, config.masks_missing], dtype=torch.float32)
+        shares = torch.tensor(
+            [config.masks_exact, config.masks_slab, config.masks_missing], dtype=torch.float32
+        )
         count = detections.slot.numel()
         mode = torch.multinomial(shares.to(generator.device), count, replacement=True, generator=generator)
         self.mask_mode = mode.view_as(detections.slot)

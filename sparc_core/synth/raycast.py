@@ -52,10 +52,11 @@ def _cast_rays(
 ):
     b, k = wp.tid()
     ray = rays[b, k]
-    best = float(1.0e4)
+    # wp.float32 and wp.int32 declare variables; a bare number would be a constant that loops cannot change
+    best = wp.float32(1.0e4)
     best_normal = wp.vec3(0.0, 0.0, 0.0)
-    best_slot = int(-1)
-    best_face = int(-1)
+    best_slot = wp.int32(-1)
+    best_face = wp.int32(-1)
     slots = model.shape[1]
     for plane in range(plane_normal.shape[1]):
         along = wp.dot(plane_normal[b, plane], ray)
@@ -76,7 +77,7 @@ def _cast_rays(
             length = wp.length(direction)
             unit = direction / length
             # slab test against the unit cube, grown a little for flat faces lying on it
-            near = float(0.0)
+            near = wp.float32(0.0)
             far = best * length
             for axis in range(3):
                 if wp.abs(unit[axis]) > 1.0e-9:

@@ -43,7 +43,9 @@ class SceneConfig:
 
     def __post_init__(self):
         if self.objects < 1 or self.clutter < 0:
-            raise ValueError(f"scene objects must be >= 1 and clutter >= 0, got {self.objects}, {self.clutter}")
+            raise ValueError(
+                f"scene objects must be >= 1 and clutter >= 0, got {self.objects}, {self.clutter}"
+            )
         for name in ("camera_height_m", "pitch_deg", "roll_deg", "field_of_view_deg", "distance_m"):
             low, high = getattr(self, name)
             if low > high:
@@ -114,8 +116,11 @@ class SceneSampler:
         R_cam_ground, height, intrinsics = self._draw_cameras(batch, draw)
         yaw = draw.uniform(0, 2 * math.pi, *model.shape)
         position, placed = self._place(model, S, yaw, height, intrinsics, draw)
-        T = torch.einsum("bij,boj->boi", R_cam_ground, position - torch.stack(
-            (torch.zeros_like(height), height, torch.zeros_like(height)), -1)[:, None])
+        T = torch.einsum(
+            "bij,boj->boi",
+            R_cam_ground,
+            position - torch.stack((torch.zeros_like(height), height, torch.zeros_like(height)), -1)[:, None],
+        )
         R = R_cam_ground[:, None] @ rotation_y(yaw)
         free = draw.chance(self.config.free_share, batch)
         pose, placed = self._free_poses(Pose(R, T, S), placed, free, intrinsics, draw)
@@ -132,7 +137,9 @@ class SceneSampler:
 
     def _draw_models(self, batch: int, draw: _Draw) -> torch.Tensor:
         slots = self.config.objects + self.config.clutter
-        category = torch.randint(len(self.members), (batch, slots), generator=draw.generator, device=draw.device)
+        category = torch.randint(
+            len(self.members), (batch, slots), generator=draw.generator, device=draw.device
+        )
         # several objects of one category are the rule in rooms: chairs round a table, cabinets in a row
         repeat = draw.chance(0.25, batch, slots)
         repeat[:, 0] = False

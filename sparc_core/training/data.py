@@ -34,7 +34,8 @@ class DataConfig:
     def __post_init__(self):
         if not 1 <= self.detections <= self.scenes.objects:
             raise ValueError(
-                f"data detections must be between 1 and scenes.objects ({self.scenes.objects}), got {self.detections}"
+                f"data detections must be between 1 and scenes.objects ({self.scenes.objects}), "
+                f"got {self.detections}"
             )
 
 
@@ -74,7 +75,11 @@ class SyntheticData:
         found = detect(self.caster, self.cad, scene, self.config.detections, generator)
         category = self.cad.category[scene.model]
         noise = draw_noise(
-            self.config.noise, images, scene.model.shape[1], generator, category == CATEGORIES.index("display")
+            self.config.noise,
+            images,
+            scene.model.shape[1],
+            generator,
+            category == CATEGORIES.index("display"),
         )
         source = SceneObserver(self.caster, scene, found, noise, self.config.noise, generator)
         rows = torch.arange(images, device=found.slot.device)[:, None]

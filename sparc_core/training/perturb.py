@@ -51,7 +51,8 @@ def small_rotation(shape, tilt_deg, azimuth_deg, elevation_deg, generator) -> to
     """Random rotations about the object's z (tilt), y (azimuth) and x (elevation), uniform within the
     given half ranges in degrees (numbers or tensors of `shape`)."""
     angles = [
-        torch.deg2rad(uniform(-1, 1, shape, generator) * half) for half in (tilt_deg, azimuth_deg, elevation_deg)
+        torch.deg2rad(uniform(-1, 1, shape, generator) * half)
+        for half in (tilt_deg, azimuth_deg, elevation_deg)
     ]
     return rotation_y(angles[1]) @ rotation_x(angles[2]) @ rotation_z(angles[0])
 
@@ -60,13 +61,17 @@ def classifier_poses(truth: Pose, generator: torch.Generator, regions=REGIONS) -
     """One pose per object, drawn from a random region around the truth."""
     shape = truth.shape
     shares = torch.tensor([region.share for region in regions], device=generator.device)
-    choice = torch.multinomial(shares, truth.T[..., 0].numel(), replacement=True, generator=generator).view(shape)
+    choice = torch.multinomial(shares, truth.T[..., 0].numel(), replacement=True, generator=generator).view(
+        shape
+    )
 
     def pick(name):
         values = torch.tensor([float(getattr(region, name)) for region in regions], device=generator.device)
         return values[choice]
 
-    turn = torch.randint(4, shape, generator=generator, device=generator.device) * pick("turned") * (math.pi / 2)
+    turn = (
+        torch.randint(4, shape, generator=generator, device=generator.device) * pick("turned") * (math.pi / 2)
+    )
     R = truth.R @ rotation_y(turn)
     R = R @ small_rotation(shape, pick("tilt_deg"), pick("azimuth_deg"), pick("elevation_deg"), generator)
     T = truth.T + uniform(-1, 1, (*shape, 3), generator) * pick("translation_m")[..., None]

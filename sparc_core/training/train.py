@@ -22,8 +22,8 @@ from sparc_core.geometry.rotation import rotation_y
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.initial import start_translation
 from sparc_core.refine.loop import keep_plausible, observe_tokens, refine
-from sparc_core.refine.update import apply_update
 from sparc_core.refine.model import ModelConfig
+from sparc_core.refine.update import apply_update
 from sparc_core.training.data import DataConfig, SyntheticData, TrainingBatch
 from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
 from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts
@@ -145,7 +145,9 @@ class Trainer:
     def _train_on(self, batch: TrainingBatch) -> dict[str, float]:
         config = self.config
         pose = update_starts(batch, config, self.generator)
-        scoring = torch.arange(config.images, device=self.device) < round(config.images * config.classifier_share)
+        scoring = torch.arange(config.images, device=self.device) < round(
+            config.images * config.classifier_share
+        )
         scoring = scoring[:, None].expand(pose.shape)
         sums = {"loss": 0.0, "align_loss": 0.0, "score_loss": 0.0}
         for iteration in range(config.refinements):
@@ -253,7 +255,11 @@ def update_starts(batch: TrainingBatch, config: TrainConfig, generator: torch.Ge
     rough = torch.randn((*batch.truth.shape, 3), generator=generator, device=generator.device)
     sure = torch.rand(shape, generator=generator, device=generator.device) < 0.5
     S = torch.where(sure, batch.catalogue_m, batch.truth.S * (0.25 * rough).exp())
-    searched = Pose(upright_starts(batch.truth, batch.frame, generator), start_translation(batch.frame, batch.box_samples, S), S)
+    searched = Pose(
+        upright_starts(batch.truth, batch.frame, generator),
+        start_translation(batch.frame, batch.box_samples, S),
+        S,
+    )
     draw = torch.rand(len(S), generator=generator, device=generator.device)
     return where((draw < config.paper_start_share)[:, None].expand(batch.truth.shape), wide, searched)
 

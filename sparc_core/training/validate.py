@@ -14,7 +14,9 @@ from sparc_core.training.data import SyntheticData
 
 
 @torch.no_grad()
-def validate(network: MultiSparcNet, model: ModelConfig, data: SyntheticData, images: int, seed: int = 1) -> dict:
+def validate(
+    network: MultiSparcNet, model: ModelConfig, data: SyntheticData, images: int, seed: int = 1
+) -> dict:
     """Accuracy of the search on `images` fresh images, read at sampled pixels like in training.
 
     Returns shares of the objects: "right" chosen by σ within 20 cm / 20° / 20 %, "10", "5" the stricter
@@ -29,8 +31,8 @@ def validate(network: MultiSparcNet, model: ModelConfig, data: SyntheticData, im
         starts = start_poses(batch.frame, batch.box_samples, batch.catalogue_m)
         runs = [
             refine(
-                network, model.inputs, batch.frame, batch.source, batch.surface, starts.map(lambda x, k=k: x[k]),
-                batch.box_samples, generator, parametrisation=model.parametrisation,
+                network, model.inputs, batch.frame, batch.source, batch.surface,
+                starts.map(lambda x, k=k: x[k]), batch.box_samples, generator, parametrisation=model.parametrisation,
             )
             for k in range(4)
         ]  # fmt: skip

@@ -18,7 +18,13 @@ def model_of(mesh, model_id, category, symmetry="none"):
     """A `CadModel` of a trimesh in metres, y up."""
     colors = np.full((len(mesh.faces), 3), 128, np.uint8)
     return build_model(
-        model_id, category, np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces), colors, "test", symmetry
+        model_id,
+        category,
+        np.asarray(mesh.vertices, np.float64),
+        np.asarray(mesh.faces),
+        colors,
+        "test",
+        symmetry,
     )
 
 
@@ -69,7 +75,9 @@ def random_poses(*shape, seed=0, dtype=torch.float64) -> Pose:
     return Pose(*(torch.tensor(value, dtype=dtype) for value in (R, T, S)))
 
 
-def scene_of(model, pose: Pose, planes=(), present=None, intrinsics=(500.0, 500.0, 319.5, 239.5)) -> SceneBatch:
+def scene_of(
+    model, pose: Pose, planes=(), present=None, intrinsics=(500.0, 500.0, 319.5, 239.5)
+) -> SceneBatch:
     """One scene (B = 1) with the given library positions, poses (O,) and planes (normal, offset)."""
     count = len(model)
     normals = torch.tensor([n for n, _ in planes], dtype=torch.float32).reshape(1, -1, 3)

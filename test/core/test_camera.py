@@ -117,7 +117,10 @@ def test_project_points_without_distortion_is_the_pinhole():
         ({"distortion_model": "fov"}, "distortion_model must be one of .*'fov'"),
         ({"distortion_model": "plumb_bob", "distortion": (0.1,)}, r"plumb_bob takes \(4, 5\).*got 1"),
         ({"distortion": (0.1,) * 4}, "distortion model none takes"),
-        ({"distortion_model": "equidistant", "distortion": (0.1, 0, 0, math.nan)}, "distortion must be finite"),
+        (
+            {"distortion_model": "equidistant", "distortion": (0.1, 0, 0, math.nan)},
+            "distortion must be finite",
+        ),
         ({"up_cam": (0.0, 0.0, 0.0)}, "up_cam must be a non-zero"),
         ({"up_cam": (0.0, math.nan, 0.0)}, "up_cam must be a non-zero"),
     ],

@@ -55,7 +55,9 @@ def read(noise, depth, shifted=None, cosine=1.0, slot=0):
 def test_perfect_depth_is_left_alone_even_at_edges():
     depth = torch.rand(1, PIXELS, generator=generator()) * 5 + 0.5
     depth[0, :10] = 0  # nothing there
-    out, valid = read(noise_of(PERFECT, grazing=1.0, speckle=0.5, dark=0.9), depth, shifted=depth + 1, cosine=0.01)
+    out, valid = read(
+        noise_of(PERFECT, grazing=1.0, speckle=0.5, dark=0.9), depth, shifted=depth + 1, cosine=0.01
+    )
     assert torch.equal(out, depth)
     assert torch.equal(valid, depth > 0)
 
@@ -99,12 +101,17 @@ def test_at_edges_a_sensor_sees_either_side_something_between_or_nothing():
 @pytest.mark.parametrize(
     ("values", "arguments", "missing"),
     [
-        ({"max_range_m": 3.5}, {"depth": 4.0}, 1.0), ({}, {"depth": 0.25}, 1.0), ({"dark": 1.0}, {"depth": 2.0}, 1.0),
-        ({"dark": 1.0}, {"depth": 2.0, "slot": 2}, 0.0), ({"dark": 1.0}, {"depth": 2.0, "slot": -1}, 0.0),
-        ({"grazing": 0.2}, {"depth": 2.0, "cosine": 0.1}, 0.7), ({"grazing": 0.2}, {"depth": 2.0, "cosine": 0.3}, 0.0),
-        ({"speckle": 0.1}, {"depth": 2.0}, 0.1), ({}, {"depth": 2.0}, 0.0),
+        ({"max_range_m": 3.5}, {"depth": 4.0}, 1.0),
+        ({}, {"depth": 0.25}, 1.0),
+        ({"dark": 1.0}, {"depth": 2.0}, 1.0),
+        ({"dark": 1.0}, {"depth": 2.0, "slot": 2}, 0.0),
+        ({"dark": 1.0}, {"depth": 2.0, "slot": -1}, 0.0),
+        ({"grazing": 0.2}, {"depth": 2.0, "cosine": 0.1}, 0.7),
+        ({"grazing": 0.2}, {"depth": 2.0, "cosine": 0.3}, 0.0),
+        ({"speckle": 0.1}, {"depth": 2.0}, 0.1),
+        ({}, {"depth": 2.0}, 0.0),
     ],
-)  # fmt: skip
+)
 def test_holes_of_a_sensor(values, arguments, missing):
     out, valid = read(noise_of(SENSOR, **values), **arguments)
     assert float((~valid).float().mean()) == pytest.approx(missing, abs=0.03)
@@ -144,7 +151,9 @@ def test_normals_are_exact_at_the_perfect_level_tilted_at_others_and_unit_or_zer
     exact, valid = corrupt_normals(noise_of(PERFECT), normal, has_depth, generator())
     np.testing.assert_allclose(exact[0, 100:], normal[0, 100:], atol=1e-6)
     assert torch.equal(valid, has_depth) and (exact[0, :100] == 0).all()
-    noisy, valid = corrupt_normals(noise_of(SENSOR, normal_rad=0.1, normal_missing=0.2), normal, has_depth, generator())
+    noisy, valid = corrupt_normals(
+        noise_of(SENSOR, normal_rad=0.1, normal_missing=0.2), normal, has_depth, generator()
+    )
     assert float(valid[0, 100:].float().mean()) == pytest.approx(0.8, abs=0.03)
     angle = torch.acos((noisy * normal).sum(-1)[valid].clamp(-1, 1))
     # two tangential components of 0.1 rad each

@@ -70,7 +70,10 @@ def test_without_depth_the_start_is_three_metres_away():
 
 
 def test_each_object_uses_its_own_pixels():
-    one, far = samples([CENTRE] * 3, [1.0] * 3, mask=[1, 1, 1]), samples([CENTRE] * 3, [4.0] * 3, mask=[1, 1, 1])
+    one, far = (
+        samples([CENTRE] * 3, [1.0] * 3, mask=[1, 1, 1]),
+        samples([CENTRE] * 3, [4.0] * 3, mask=[1, 1, 1]),
+    )
     both = PixelSamples(*(
         torch.cat((getattr(one, f.name), getattr(far, f.name)), 1) for f in dataclasses.fields(one)
     ))  # fmt: skip

@@ -50,7 +50,8 @@ def random_inputs(objects=2, seed=0):
         return samples_at(uv, depth, unit(torch.randn(1, objects, count, 3, generator=gen)), gen)
 
     cad = CadSamples(
-        torch.rand(1, objects, CAD, 3, generator=gen) - 0.5, unit(torch.randn(1, objects, CAD, 3, generator=gen))
+        torch.rand(1, objects, CAD, 3, generator=gen) - 0.5,
+        unit(torch.randn(1, objects, CAD, 3, generator=gen)),
     )
     pose = random_poses(1, objects, seed=seed, dtype=torch.float32)
     in_front = torch.ones(1, objects, CAD, dtype=torch.bool)
@@ -78,13 +79,18 @@ def test_the_papers_thirteen_channels_in_the_order_stated():
     _, pose, boxes, reprojected, _, cad = inputs
     tokens = assemble("paper", inputs)
     assert InputConfig("paper").token_channels == 13 and tokens.context is None
-    for group, samples in ((tokens.features[:, :, :BOXES], boxes), (tokens.features[:, :, BOXES:-CAD], reprojected)):
+    for group, samples in (
+        (tokens.features[:, :, :BOXES], boxes),
+        (tokens.features[:, :, BOXES:-CAD], reprojected),
+    ):
         np.testing.assert_array_equal(group[..., 0:3], samples.rgb)
         np.testing.assert_array_equal(group[..., 3:6], samples.normal_cam)
         np.testing.assert_allclose(group[..., 6], samples.depth_m / DEPTH_UNIT_M, rtol=1e-6)
         np.testing.assert_array_equal(group[..., 7], samples.mask)
         x, y = (samples.uv_px[..., 0] - 320) / 500, (samples.uv_px[..., 1] - 240) / 480
-        np.testing.assert_allclose(group[..., 8:11], unit(torch.stack((x, y, torch.ones_like(x)), -1)), atol=1e-6)
+        np.testing.assert_allclose(
+            group[..., 8:11], unit(torch.stack((x, y, torch.ones_like(x)), -1)), atol=1e-6
+        )
     own = tokens.features[:, :, -CAD:]
     points = pose.transform(cad.points)
     np.testing.assert_array_equal(own[..., [0, 1, 2, 7]], 0)
@@ -150,7 +156,9 @@ def test_with_exact_depth_and_the_true_pose_a_visible_reprojected_point_lifts_on
     facing = view < -0.1
     assert (facing.sum(-1) > 50).all()
     np.testing.assert_allclose(lifted[..., :3][facing], points[0][facing], atol=2e-3)
-    np.testing.assert_allclose(lifted[..., 3:][facing], one.normals_in_object_axes(normals)[0][facing], atol=2e-2)
+    np.testing.assert_allclose(
+        lifted[..., 3:][facing], one.normals_in_object_axes(normals)[0][facing], atol=2e-2
+    )
     # on the far side the ray stops at the near one: the lifted point is another
     hidden = view > 0.3
     assert (lifted[..., :3] - points[0])[hidden].norm(dim=-1).mean() > 0.3
@@ -168,8 +176,12 @@ def test_object_frame_channels_do_not_change_when_object_and_scene_move_together
         pose = Pose(pose.R, pose.T + torch.tensor([0.0, 0.0, 1.0]), S)
         points = pose.transform(q)
         uv, _ = project(points, INTRINSICS)
-        samples = samples_at(uv, points[..., 2], normals @ pose.R.transpose(-1, -2), torch.Generator().manual_seed(2))
-        reprojected = PixelSamples(*(getattr(samples, f.name)[:, :, :CAD] for f in dataclasses.fields(samples)))
+        samples = samples_at(
+            uv, points[..., 2], normals @ pose.R.transpose(-1, -2), torch.Generator().manual_seed(2)
+        )
+        reprojected = PixelSamples(
+            *(getattr(samples, f.name)[:, :, :CAD] for f in dataclasses.fields(samples))
+        )
         inputs = (frame_for(2), pose, samples, reprojected, torch.ones(1, 2, CAD, dtype=torch.bool), cad)
         features.append(assemble("object", inputs).features)
     for channels in (PLACE, PAIR_CAD, TAU):
@@ -185,7 +197,9 @@ def test_lifted_points_far_from_the_object_are_clamped_and_without_depth_zero():
     features = assemble("object", (frame, pose, far, reprojected, in_front, cad)).features
     assert float(features[:, :, :BOXES, PLACE][..., :3].abs().max()) == OBJECT_LIMIT
     nothing = torch.zeros_like(boxes.depth_m)
-    blind = dataclasses.replace(boxes, depth_m=nothing, has_depth=nothing.bool(), normal_cam=boxes.normal_cam * 0)
+    blind = dataclasses.replace(
+        boxes, depth_m=nothing, has_depth=nothing.bool(), normal_cam=boxes.normal_cam * 0
+    )
     features = assemble("object", (frame, pose, blind, reprojected, in_front, cad)).features
     assert (features[:, :, :BOXES, PLACE] == 0).all()
 

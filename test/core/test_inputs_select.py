@@ -56,7 +56,9 @@ def test_box_pixels_are_integer_pixels_of_the_image_spread_over_the_grown_box():
 def test_box_pixels_follow_the_generator():
     frame = frame_with([100.0, 50.0, 200.0, 170.0])
     assert torch.equal(select_box_pixels(frame, 20, generator(3)), select_box_pixels(frame, 20, generator(3)))
-    assert not torch.equal(select_box_pixels(frame, 20, generator(3)), select_box_pixels(frame, 20, generator(4)))
+    assert not torch.equal(
+        select_box_pixels(frame, 20, generator(3)), select_box_pixels(frame, 20, generator(4))
+    )
 
 
 def test_cad_points_come_with_their_own_normals_and_from_their_own_model():

@@ -12,7 +12,9 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import quaternion_to_matrix, rotation_angle_rad, rotation_y
 from sparc_core.training.loss import LossConfig, alignment_loss, closest_symmetric_truth, score_loss
 
-CUBE = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], dtype=torch.float64)
+CUBE = torch.tensor(
+    [[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], dtype=torch.float64
+)
 ONE = torch.tensor(1)
 
 
@@ -48,15 +50,20 @@ def test_size_exponent_divides_by_a_power_of_the_mean_extent():
     truth = Pose(truth.R, truth.T, torch.tensor([1.0, 3.0, 8.0]).double())  # mean 4
     moved = Pose(truth.R, truth.T + 0.3, truth.S)
     plain = alignment_loss(moved, truth, ONE, CUBE)
-    assert float(alignment_loss(moved, truth, ONE, CUBE, size_exponent=0.5)) == pytest.approx(float(plain) / 2)
-    assert float(alignment_loss(moved, truth, ONE, CUBE, size_exponent=1.0)) == pytest.approx(float(plain) / 4)
+    assert float(alignment_loss(moved, truth, ONE, CUBE, size_exponent=0.5)) == pytest.approx(
+        float(plain) / 2
+    )
+    assert float(alignment_loss(moved, truth, ONE, CUBE, size_exponent=1.0)) == pytest.approx(
+        float(plain) / 4
+    )
 
 
 @pytest.mark.parametrize(
     ("order", "turn_deg", "is_zero"),
     [
-        (1, 0.0, True), (1, 180.0, False), (2, 180.0, True), (2, 90.0, False), (4, 90.0, True), (4, 180.0, True),
-        (4, 270.0, True), (4, 45.0, False), (36, 10.0, True), (36, 250.0, True), (36, 5.0, False),
+        (1, 0.0, True), (1, 180.0, False), (2, 180.0, True), (2, 90.0, False), (4, 90.0, True),
+        (4, 180.0, True), (4, 270.0, True), (4, 45.0, False), (36, 10.0, True),
+        (36, 250.0, True), (36, 5.0, False),
     ],
 )  # fmt: skip
 def test_a_symmetric_turn_of_the_truth_costs_nothing(order, turn_deg, is_zero):
@@ -77,7 +84,9 @@ def test_loss_is_the_minimum_over_all_turns(order, turns):
     loss = alignment_loss(pose, truth, torch.full((5,), order), points, choose_with=60)
     for i in range(5):
         R, T, S = (np.asarray(getattr(truth, n)[i]) for n in ("R", "T", "S"))
-        ours = (np.asarray(points[i]) * np.asarray(pose.S[i])) @ np.asarray(pose.R[i]).T + np.asarray(pose.T[i])
+        ours = (np.asarray(points[i]) * np.asarray(pose.S[i])) @ np.asarray(pose.R[i]).T + np.asarray(
+            pose.T[i]
+        )
         errors = []
         for k in range(turns):
             turn = Rotation.from_rotvec([0, 2 * np.pi * k / turns, 0]).as_matrix()

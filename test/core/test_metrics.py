@@ -39,14 +39,16 @@ def test_equal_rotations_are_zero_degrees_apart_and_not_nan(dtype):
 def test_a_wrong_rotation_is_never_counted_as_right_by_clipping():
     R = torch.eye(3).expand(3, 3, 3)
     wrong = torch.stack([rotation_y(torch.tensor(math.radians(a))) for a in (90.0, 179.9, 180.0)])
-    np.testing.assert_allclose(rotation_error_deg(wrong, R, torch.ones(3, dtype=torch.long)), [90, 179.9, 180], atol=1e-3)
+    np.testing.assert_allclose(
+        rotation_error_deg(wrong, R, torch.ones(3, dtype=torch.long)), [90, 179.9, 180], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("order", "turn_deg", "expected_deg"),
     [
-        (1, 180, 180), (1, 90, 90), (2, 180, 0), (2, 90, 90), (2, 170, 10), (4, 90, 0), (4, 270, 0), (4, 45, 45),
-        (4, 100, 10), (36, 10, 0), (36, 133, 3), (36, 355, 5),
+        (1, 180, 180), (1, 90, 90), (2, 180, 0), (2, 90, 90), (2, 170, 10), (4, 90, 0), (4, 270, 0),
+        (4, 45, 45), (4, 100, 10), (36, 10, 0), (36, 133, 3), (36, 355, 5),
     ],
 )  # fmt: skip
 def test_rotation_error_is_the_smallest_over_the_symmetric_turns(order, turn_deg, expected_deg):

@@ -7,12 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sparc_core.config import to_dict
 from sparc_core.inputs.assemble import InputConfig
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.network.config import NetworkConfig
-from sparc_core.refine.model import load_network, save_weights
-from sparc_core.config import to_dict
-from sparc_core.refine.model import ModelConfig
+from sparc_core.refine.model import ModelConfig, load_network, save_weights
 
 SIZES = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
 CONFIG = ModelConfig(InputConfig(n_bbox=8, n_cad=6), NetworkConfig(31, 18, **SIZES), "polar", n_mul=3)
@@ -79,13 +78,17 @@ def test_an_unknown_option_in_the_stored_config_is_named(tmp_path):
     path = tmp_path / "newer.safetensors"
     stored = {**to_dict(CONFIG), "depth_of_thought": 3}
     save_file(network().state_dict(), path, metadata={"model_config": json.dumps(stored)})
-    with pytest.raises(ValueError, match=r"newer.safetensors: model_config: unknown keys \['depth_of_thought'\]"):
+    with pytest.raises(
+        ValueError, match=r"newer.safetensors: model_config: unknown keys \['depth_of_thought'\]"
+    ):
         load_network(path)
 
 
 def test_shapes_that_do_not_fit_the_config_are_named(weights):
     wider = ModelConfig(CONFIG.inputs, NetworkConfig(31, 18, **{**SIZES, "latents": 5}))
-    with pytest.raises(ValueError, match=r"do not fit the config: trunk.latents is \(1, 4, 12\), expected \(1, 5, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"do not fit the config: trunk.latents is \(1, 4, 12\), expected \(1, 5, 12\)"
+    ):
         load_network(weights, config=wider)
 
 

@@ -10,13 +10,20 @@ from sparc_core.network.alignment import UPDATE_CHANNELS, MultiSparcNet
 from sparc_core.network.config import NetworkConfig
 
 CHANNELS, CONTEXT = 9, 4
+AT_LEAST_ONE = ("token_channels", "latents", "channels", "heads", "blocks", "feedforward", "joint_objects")
 VARIANTS = list(itertools.product(("separate", "joint"), ("separate", "joint")))
 
 
 def small_network(seed=0, **changes):
     """A small network whose last layer is not near zero, so that outputs differ visibly."""
     torch.manual_seed(seed)
-    arguments = {"token_channels": CHANNELS, "context_channels": CONTEXT, "latents": 5, "channels": 24, "blocks": 2}
+    arguments = {
+        "token_channels": CHANNELS,
+        "context_channels": CONTEXT,
+        "latents": 5,
+        "channels": 24,
+        "blocks": 2,
+    }
     network = MultiSparcNet(NetworkConfig(**{**arguments, **changes})).eval()
     torch.nn.init.normal_(network.head[-1].weight, std=0.5)
     return network
@@ -82,7 +89,9 @@ def test_permuting_the_objects_permutes_the_outputs():
     inputs = batch_of(2, 4)
     order = torch.tensor([2, 0, 3, 1])
     original = run(network, inputs)
-    np.testing.assert_allclose(run(network, tuple(x[:, order] for x in inputs)), original[:, order], atol=1e-5)
+    np.testing.assert_allclose(
+        run(network, tuple(x[:, order] for x in inputs)), original[:, order], atol=1e-5
+    )
     assert (original[:, 0] - original[:, 1]).abs().max() > 1e-3  # else any permutation would do
 
 
@@ -166,8 +175,7 @@ def test_channels_that_do_not_fit_the_config_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *(({name: 0}, f"network {name} must be at least 1, got 0")
-          for name in ("token_channels", "latents", "channels", "heads", "blocks", "feedforward", "joint_objects")),
+        *(({name: 0}, f"network {name} must be at least 1, got 0") for name in AT_LEAST_ONE),
         ({"self_layers": -1}, "network self_layers must not be negative, got -1"),
         ({"context_channels": -2}, "network context_channels must not be negative, got -2"),
         ({"channels": 25}, r"channels \(25\) must be a multiple of heads \(3\)"),

@@ -12,7 +12,14 @@ from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_angle_rad, rotation_y, upright_rotation
 from sparc_core.inputs.samples import Frame
-from sparc_core.training.perturb import REGIONS, Region, classifier_poses, paper_starts, small_rotation, upright_starts
+from sparc_core.training.perturb import (
+    REGIONS,
+    Region,
+    classifier_poses,
+    paper_starts,
+    small_rotation,
+    upright_starts,
+)
 
 COARSE = THRESHOLDS["20cm/20deg/20%"]
 COUNT = 400
@@ -29,8 +36,9 @@ def truth(seed=0):
 def frame(has_up=True, up=(0.0, -0.8, -0.6)):
     low = torch.rand(1, COUNT, 2, generator=generator(5)) * 300
     return Frame(
-        torch.tensor([[500.0, 480.0, 320.0, 240.0]]), torch.tensor([[640.0, 480.0]]), torch.cat((low, low + 100), -1),
-        torch.ones(1, COUNT, dtype=torch.bool), torch.tensor([up]), torch.tensor([has_up]),
+        torch.tensor([[500.0, 480.0, 320.0, 240.0]]), torch.tensor([[640.0, 480.0]]),
+        torch.cat((low, low + 100), -1), torch.ones(1, COUNT, dtype=torch.bool), torch.tensor([up]),
+        torch.tensor([has_up]),
     )  # fmt: skip
 
 
@@ -108,7 +116,9 @@ def test_regions_stay_within_their_ranges(region):
     assert (poses.S > 0).all()
     if not region.turned:
         turn = np.abs(angles_deg(true.R.transpose(-1, -2) @ poses.R))
-        assert (turn.max(0) <= np.array([region.azimuth_deg, region.elevation_deg, region.tilt_deg]) + 1e-2).all()
+        assert (
+            turn.max(0) <= np.array([region.azimuth_deg, region.elevation_deg, region.tilt_deg]) + 1e-2
+        ).all()
 
 
 def test_what_is_near_exact_is_right_and_what_is_clearly_wrong_is_wrong():

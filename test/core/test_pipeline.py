@@ -29,7 +29,12 @@ def aligner(library):
 
 
 def align(aligner, image, **changes):
-    given = {"image_rgb": image.rgb, "camera": image.camera, "detections": image.detections, "depth_m": image.depth_m}
+    given = {
+        "image_rgb": image.rgb,
+        "camera": image.camera,
+        "detections": image.detections,
+        "depth_m": image.depth_m,
+    }
     return aligner.align(**{**given, **changes})
 
 
@@ -106,7 +111,10 @@ def test_without_depth_and_without_model_the_candidates_are_tried(aligner, image
     bare = [dataclasses.replace(d, model_id=None) for d in image.detections]
     result = align(aligner, image, detections=bare, depth_m=None)
     for found in result.objects:
-        assert aligner.cad_library.models[aligner.cad_library.index_of(found.model_id)].category == found.category
+        assert (
+            aligner.cad_library.models[aligner.cad_library.index_of(found.model_id)].category
+            == found.category
+        )
 
 
 @pytest.mark.parametrize(
@@ -156,16 +164,20 @@ def test_a_distorting_lens_changes_the_picture_but_not_the_answer(aligner, image
         rays = (border - (plain.cx, plain.cy)) / (plain.fx, plain.fy)
         raw = rectifier.raw_points(rays * (pinhole.fx, pinhole.fy) + (pinhole.cx, pinhole.cy))
         detections.append(dataclasses.replace(d, box_xyxy=(*raw.min(0), *raw.max(0))))
-    straight, bent = align(aligner, image), align(aligner, image, image_rgb=rgb, camera=lens, detections=detections,
-                                                 depth_m=depth)  # fmt: skip
+    straight = align(aligner, image)
+    bent = align(aligner, image, image_rgb=rgb, camera=lens, detections=detections, depth_m=depth)
     distance = [np.linalg.norm(a.T_m - b.T_m) for a, b in zip(straight.objects, bent.objects, strict=True)]
     assert np.median(distance) < 0.1
 
 
 def test_scale_modes_bind_the_scale(library, images):
     image = images[0]
-    fixed = align(Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="fixed")), image)
-    uniform = align(Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="uniform")), image)
+    fixed = align(
+        Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="fixed")), image
+    )
+    uniform = align(
+        Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="uniform")), image
+    )
     for found in fixed.objects:
         extents = library.models[library.index_of(found.model_id)].extents_m
         np.testing.assert_allclose(found.S_m, extents, rtol=1e-5)
@@ -174,9 +186,25 @@ def test_scale_modes_bind_the_scale(library, images):
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
 
 
+def test_scale_modes_can_differ_between_categories(library, images):
+    image = max(images, key=lambda i: len({d.category for d in i.detections}))
+    first, second = sorted({d.category for d in image.detections})[:2]
+    config = AlignerConfig(category_scale_modes=((first, "fixed"),))
+    for found in align(Aligner.load(cad_library=library, device="cpu", config=config), image).objects:
+        extents = library.models[library.index_of(found.model_id)].extents_m
+        if found.category == first:
+            np.testing.assert_allclose(found.S_m, extents, rtol=1e-5)
+        elif found.category == second:
+            assert np.abs(found.S_m / extents - 1).max() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"scale_mode": "loose"}, "scale_mode"), ({"max_candidates": 0}, "max_candidates"), ({"initial_scale": "x"}, "initial_scale")],
+    [
+        ({"scale_mode": "loose"}, "scale_mode"),
+        ({"max_candidates": 0}, "max_candidates"),
+        ({"initial_scale": "x"}, "initial_scale"),
+    ],
 )
 def test_config_errors_name_the_field(options, text):
     with pytest.raises(ValueError, match=text):

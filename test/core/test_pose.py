@@ -12,7 +12,9 @@ from sparc_core.geometry.rotation import rotation_z
 
 
 def test_transform_scales_then_rotates_then_shifts():
-    pose = Pose(rotation_z(torch.tensor(math.pi / 2)), torch.tensor([10.0, 20, 30]), torch.tensor([2.0, 4, 6]))
+    pose = Pose(
+        rotation_z(torch.tensor(math.pi / 2)), torch.tensor([10.0, 20, 30]), torch.tensor([2.0, 4, 6])
+    )
     corner = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.0, 0.0]])
     # (1, 2, 3) turned by 90° about z is (-2, 1, 3)
     np.testing.assert_allclose(pose.transform(corner), [[8, 21, 33], [10, 20, 30]], atol=1e-5)
@@ -48,14 +50,20 @@ def test_normals_of_a_posed_mesh_are_its_face_normals():
     pose = random_poses(seed=3)
     cube = trimesh.Trimesh(model.vertices, model.faces, process=False)
     mesh = posed_mesh(model, pose.R, pose.T, pose.S)
-    np.testing.assert_allclose(pose.transform_normals(torch.tensor(cube.face_normals)), mesh.face_normals, atol=1e-6)
+    np.testing.assert_allclose(
+        pose.transform_normals(torch.tensor(cube.face_normals)), mesh.face_normals, atol=1e-6
+    )
 
 
 def test_normals_along_the_objects_axes_are_the_camera_normals_turned_back():
     pose = random_poses(5, seed=4)
-    normals = torch.nn.functional.normalize(torch.tensor(np.random.default_rng(2).normal(size=(5, 9, 3))), dim=-1)
+    normals = torch.nn.functional.normalize(
+        torch.tensor(np.random.default_rng(2).normal(size=(5, 9, 3))), dim=-1
+    )
     np.testing.assert_allclose(
-        pose.rotate_normals_to_object(pose.transform_normals(normals)), pose.normals_in_object_axes(normals), atol=1e-12
+        pose.rotate_normals_to_object(pose.transform_normals(normals)),
+        pose.normals_in_object_axes(normals),
+        atol=1e-12,
     )
 
 

@@ -52,7 +52,9 @@ def test_two_turned_and_stretched_models_as_trimesh_sees_them(seed):
     uv = np.random.default_rng(seed).uniform([150, 90], [530, 430], (400, 2)).astype(np.float32)
     meshes = [posed_mesh(shapes().models[m], pose.R[i], pose.T[i], pose.S[i]) for i, m in enumerate(model)]
     depth, normal, slot = first_hits_by_trimesh(meshes, uv)
-    assert all((slot == s).sum() > 20 for s in (NOTHING, 0, 1)), "the picture should show both models and nothing"
+    assert all((slot == s).sum() > 20 for s in (NOTHING, 0, 1)), (
+        "the picture should show both models and nothing"
+    )
     hits = cast(scene_of(model, pose, intrinsics=INTRINSICS), *uv)
     np.testing.assert_array_equal(hits.slot[0], slot)
     np.testing.assert_allclose(hits.depth_m[0], depth, atol=2e-4)
@@ -82,7 +84,9 @@ def test_planes_by_hand():
 
 
 def test_nothing_hit_is_zero_depth():
-    hits = cast(scene_of([1], random_poses(1), planes=[FLOOR], present=[False], intrinsics=INTRINSICS), (320.0, 100.0))
+    hits = cast(
+        scene_of([1], random_poses(1), planes=[FLOOR], present=[False], intrinsics=INTRINSICS), (320.0, 100.0)
+    )
     assert hits.slot.item() == NOTHING and hits.depth_m.item() == 0
     assert (hits.normal_cam == 0).all()
 

@@ -64,7 +64,9 @@ def test_half_turns_survive_the_way_to_a_quaternion_and_back(axis):
 def test_rotation_angle_is_exact_near_zero_and_half_turns(axis, angle_rad):
     R = about(axis, angle_rad)
     assert float(rotation_angle_rad(R)) == pytest.approx(angle_rad, abs=1e-9)
-    assert float(rotation_angle_rad(R)) == pytest.approx(Rotation.from_matrix(R.numpy()).magnitude(), abs=1e-9)
+    assert float(rotation_angle_rad(R)) == pytest.approx(
+        Rotation.from_matrix(R.numpy()).magnitude(), abs=1e-9
+    )
     # acos of the trace would be off by 3e-4 here
     assert float(rotation_angle_rad(R.float())) == pytest.approx(angle_rad, abs=2e-6)
 
@@ -74,7 +76,9 @@ def turned(R):
     return lambda v: R @ quaternion_to_matrix(torch.cat((torch.ones_like(v[:1]), v)))
 
 
-@pytest.mark.parametrize("R", [torch.eye(3, dtype=torch.float64), *map(half_turn, AXES), about((1, 2, 3), 2.0)])
+@pytest.mark.parametrize(
+    "R", [torch.eye(3, dtype=torch.float64), *map(half_turn, AXES), about((1, 2, 3), 2.0)]
+)
 def test_quaternions_have_the_right_gradient_at_identity_and_half_turns(R):
     def outer(v):  # q and -q are the same rotation, so only their products are smooth at half turns
         q = matrix_to_quaternion(turned(R)(v))
@@ -104,7 +108,9 @@ def test_axis_rotations_agree_with_scipy(function, name):
     unit = np.eye(3)["xyz".index(name)]
     expected = Rotation.from_rotvec(angles.reshape(-1, 1) * unit).as_matrix().reshape(3, 4, 3, 3)
     np.testing.assert_allclose(function(torch.tensor(angles)), expected, atol=1e-12)
-    assert torch.autograd.gradcheck(function, torch.tensor([0.0, math.pi, 0.7], dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        function, torch.tensor([0.0, math.pi, 0.7], dtype=torch.float64, requires_grad=True)
+    )
 
 
 def test_rotation_y_turns_the_front_towards_x():

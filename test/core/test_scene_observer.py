@@ -191,6 +191,8 @@ def test_boxes_are_jittered_and_gravity_is_a_little_off():
 
 def test_the_same_generator_reads_the_same():
     uv = torch.rand(1, 2, 50, 2, generator=generator(3)) * torch.tensor([639.0, 479.0])
-    one, same, other = (observe(two_objects(), seed=s, perfect=0.0, sensor=1.0)[0].sample(uv) for s in (1, 1, 2))
+    one, same, other = (
+        observe(two_objects(), seed=s, perfect=0.0, sensor=1.0)[0].sample(uv) for s in (1, 1, 2)
+    )
     assert torch.equal(one.depth_m, same.depth_m) and torch.equal(one.rgb, same.rgb)
     assert not torch.equal(one.depth_m, other.depth_m)

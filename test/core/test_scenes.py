@@ -48,7 +48,8 @@ def test_rectangles_overlap_agrees_with_linear_programming():
     arguments = [torch.tensor(x[k]) for k in (0, 1) for x in (centre, half, yaw)]
     found = rectangles_overlap(*arguments).numpy()
     expected = [
-        convex_hulls_meet(*(corners(centre[k, i], half[k, i], yaw[k, i]) for k in (0, 1))) for i in range(count)
+        convex_hulls_meet(*(corners(centre[k, i], half[k, i], yaw[k, i]) for k in (0, 1)))
+        for i in range(count)
     ]
     assert 50 < sum(expected) < 250
     np.testing.assert_array_equal(found, expected)
@@ -58,7 +59,9 @@ def test_a_thin_rectangle_turned_by_yaw_reaches_where_the_object_does():
     # a bar 2 m long in x, turned by 45° about +y: its +x end goes towards −z
     def meets(x, z):
         point = (torch.tensor([x, z]), torch.tensor([0.01, 0.01]), torch.tensor(0.0))
-        return bool(rectangles_overlap(torch.zeros(2), torch.tensor([1.0, 0.02]), torch.tensor(math.pi / 4), *point))
+        return bool(
+            rectangles_overlap(torch.zeros(2), torch.tensor([1.0, 0.02]), torch.tensor(math.pi / 4), *point)
+        )
 
     assert meets(0.6, -0.6) and meets(-0.6, 0.6)
     assert not meets(0.6, 0.6)
@@ -189,7 +192,10 @@ def test_categories_are_drawn_evenly_and_every_model_is_used():
 def test_free_scenes_have_any_rotation_no_floor_in_view_and_no_gravity():
     scene, _ = sample(200, seed=7, free_share=1.0)
     assert scene.present[:, 0].all() and not scene.has_up.any()
-    uv = scene.pose.T[..., :2] / scene.pose.T[..., 2:] * scene.intrinsics[:, None, :2] + scene.intrinsics[:, None, 2:]
+    uv = (
+        scene.pose.T[..., :2] / scene.pose.T[..., 2:] * scene.intrinsics[:, None, :2]
+        + scene.intrinsics[:, None, 2:]
+    )
     share = uv / torch.tensor([640.0, 480.0])
     assert share.min() > 0.099 and share.max() < 0.901
     assert scene.pose.T[..., 2].min() > 1

@@ -8,12 +8,12 @@ import pytest
 import torch
 from builders import furniture
 
+from sparc_core.config import from_dict, load_yaml, to_dict
 from sparc_core.inputs.assemble import InputConfig
 from sparc_core.network.config import NetworkConfig
+from sparc_core.refine.model import ModelConfig
 from sparc_core.synth.corrupt import NoiseConfig
 from sparc_core.synth.scenes import SceneConfig
-from sparc_core.config import from_dict, load_yaml, to_dict
-from sparc_core.refine.model import ModelConfig
 from sparc_core.training.data import DataConfig, SyntheticData
 from sparc_core.training.loss import LossConfig
 from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost
@@ -25,10 +25,8 @@ DATA = DataConfig(SceneConfig(objects=2, clutter=1), detections=2)
 
 def tiny(**changes):
     """A run of two image batches, three optimiser steps each."""
-    arguments = {
-        "model": MODEL, "data": DATA, "loss": LossConfig(points=50), "images": 4, "steps": 6, "warmup_steps": 1,
-    }  # fmt: skip
-    return TrainConfig(**{**arguments, **changes})
+    arguments = {"model": MODEL, "data": DATA, "loss": LossConfig(points=50)}
+    return TrainConfig(**{**arguments, "images": 4, "steps": 6, "warmup_steps": 1, **changes})
 
 
 def parameters(trainer):
@@ -57,7 +55,9 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         # and it did learn something in between
     assert any(not torch.equal(value, parameters(first)[name]) for name, value in parameters(whole).items())
     for a, b in zip(log, resumed_log, strict=True):
-        assert {k: v for k, v in a.items() if k != "elapsed_s"} == {k: v for k, v in b.items() if k != "elapsed_s"}
+        assert {k: v for k, v in a.items() if k != "elapsed_s"} == {
+            k: v for k, v in b.items() if k != "elapsed_s"
+        }
 
 
 def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
@@ -71,7 +71,9 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
 
 def test_both_losses_fall_on_scenes_seen_again_and_again():
     wider = ModelConfig(INPUTS, NetworkConfig(31, 18, latents=4, channels=24, blocks=1, self_layers=1))
-    trainer = Trainer(tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture())
+    trainer = Trainer(
+        tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture()
+    )
     trainer.network.train()
     history = []
     for _ in range(60):
@@ -187,13 +189,19 @@ def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
     ("values", "message"),
     [
         ({"stepz": 3}, r"config: unknown keys \['stepz'\]; known are .*'steps'"),
-        ({"model": {"network": {"token_channels": 31, "layers": 2}}}, r"config.model.network: unknown keys \['layers'\]"),
+        (
+            {"model": {"network": {"token_channels": 31, "layers": 2}}},
+            r"config.model.network: unknown keys \['layers'\]",
+        ),
         ({"data": {"scenes": {"objets": 2}}}, r"config.data.scenes: unknown keys \['objets'\]"),
         ({"optimiser": "sgd"}, "optimiser must be one of.*got 'sgd'"),
         ({"steps": 0}, "training steps must be at least 1, got 0"),
         ({"classifier_share": 1.0}, "classifier_share must be in"),
         ({"data": {"detections": 9}}, r"data detections must be between 1 and scenes.objects \(6\), got 9"),
-        ({"model": {"inputs": {"layout": "paper"}}}, "network token_channels is 31, but the paper layout has 13"),
+        (
+            {"model": {"inputs": {"layout": "paper"}}},
+            "network token_channels is 31, but the paper layout has 13",
+        ),
         ({"model": {"parametrisation": "euler"}}, "parametrisation must be one of"),
         ({"model": {"n_mul": 0}}, "n_mul must be at least 1"),
     ],
@@ -203,7 +211,9 @@ def test_unknown_keys_and_values_out_of_range_are_refused_by_name(values, messag
         from_dict(TrainConfig, values)
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "expected a mapping.*got list"), ("a: [", "not valid YAML")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a\n- b\n", "expected a mapping.*got list"), ("a: [", "not valid YAML")]
+)
 def test_a_config_file_that_is_no_mapping_is_named(tmp_path, text, message):
     path = tmp_path / "broken.yaml"
     path.write_text(text)

@@ -85,7 +85,9 @@ def test_extents_can_grow_and_shrink_but_at_most_double():
 
 
 def test_object_frame_shift_is_measured_in_extents_along_the_objects_axes():
-    pose = one_pose(rotation_y(torch.tensor(math.pi / 2, dtype=torch.float64)), T=(1.0, 2.0, 3.0), S=(2.0, 1.0, 4.0))
+    pose = one_pose(
+        rotation_y(torch.tensor(math.pi / 2, dtype=torch.float64)), T=(1.0, 2.0, 3.0), S=(2.0, 1.0, 4.0)
+    )
     moved = apply_update(pose, raw(translation=(0.5, 0.25, 0.25)), "object")
     # S ∘ δ = (1, 0.25, 1); a quarter turn about y brings x to −z and z to x
     np.testing.assert_allclose(moved.T, [2.0, 2.25, 2.0], atol=1e-12)
@@ -111,7 +113,9 @@ def test_polar_poles_are_away_from_the_viewing_direction():
 
 
 def test_polar_form_and_back_also_at_the_pole():
-    T = torch.cat((random_poses(40, seed=9).T, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -1.0]], dtype=torch.float64)))
+    T = torch.cat(
+        (random_poses(40, seed=9).T, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -1.0]], dtype=torch.float64))
+    )
     np.testing.assert_allclose(from_polar(*to_polar(T)), T, atol=1e-5)
 
 
@@ -119,7 +123,9 @@ def test_rotation_update_turns_in_the_objects_own_axes():
     start = random_poses(seed=5)
     half = math.pi / 12
     turned = apply_update(start, raw(quaternion=(math.cos(half) - 1, 0, math.sin(half), 0)), "object")
-    np.testing.assert_allclose(turned.R, start.R @ rotation_y(torch.tensor(2 * half, dtype=torch.float64)), atol=1e-9)
+    np.testing.assert_allclose(
+        turned.R, start.R @ rotation_y(torch.tensor(2 * half, dtype=torch.float64)), atol=1e-9
+    )
     long_quaternion = apply_update(start, raw(quaternion=(2, 1, -1, 3)), "object")
     np.testing.assert_allclose(long_quaternion.R @ long_quaternion.R.T, np.eye(3), atol=1e-12)
     assert float(rotation_angle_rad(start.R.T @ long_quaternion.R)) > 0.1
@@ -154,7 +160,9 @@ def test_gradients_of_an_update_are_right(parametrisation):
 
 def test_unknown_names_are_refused_with_the_known_ones():
     pose = one_pose()
-    with pytest.raises(ValueError, match=r"parametrisation must be one of \('object', 'polar'\), got 'cartesian'"):
+    with pytest.raises(
+        ValueError, match=r"parametrisation must be one of \('object', 'polar'\), got 'cartesian'"
+    ):
         apply_update(pose, raw(), "cartesian")
     with pytest.raises(ValueError, match="parametrisation.*'cartesian'"):
         update_between(pose, pose, "cartesian")
