@@ -82,20 +82,23 @@ class FrameLog:
 
 
 class Throttle:
-    """Lets a message through when the same key was not let through in the last `period_s`."""
+    """Lets a message through when the same key was not let through in the last `period_s`.
+
+    Safe between threads.
+    """
 
     def __init__(self, period_s: float):
         self._period_s = period_s
         self._last_s: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def allows(self, key: str, now_s: float) -> bool:
         """Whether to say it now."""
-        # Forget what may be said again anyway, so that ever-new texts do not pile up.
-        self._last_s = {k: told_s for k, told_s in self._last_s.items() if now_s - told_s < self._period_s}
-        if key in self._last_s:
-            return False
-        self._last_s[key] = now_s
-        return True
+        with self._lock:
+            # Forget what may be said again anyway, so that ever-new texts do not pile up.
+            recent = {k: told_s for k, told_s in self._last_s.items() if now_s - told_s < self._period_s}
+            self._last_s = {key: now_s} | recent
+            return key not in recent
 
 
 def diagnostic_array(

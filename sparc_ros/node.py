@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -66,6 +67,7 @@ class AlignNode(Node):
         self._values = declare_parameters(self, NodeParameters)
         self._backends = {"images by": image_adapter.BACKEND, "rotations by": transform_adapter.BACKEND}
         self.get_logger().info(", ".join(f"{what} {name}" for what, name in self._backends.items()))
+        file_detections = self._detections_from_file()
         aligner = self._load(load)
         self._library = aligner.cad_library
         mesh_uris = export_mesh_uris(self._library, self._values.mesh_path)
@@ -78,9 +80,7 @@ class AlignNode(Node):
         self._placer = CameraPlacer(self._tf_buffer, self._subscribe_imu())
         self._worker = LatestJobWorker(self._process, self._on_failure)
         self._inputs = FrameInputs(self, self._values, self._worker.submit)
-        self._processor = FrameProcessor(
-            aligner, self._inputs.topics, self._values, self._detections_from_file()
-        )
+        self._processor = FrameProcessor(aligner, self._inputs.topics, self._values, file_detections)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: with use_sim_time and no /clock, silence must still be told.
         self.create_timer(1.0, self._each_second, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -95,13 +95,16 @@ class AlignNode(Node):
 
     def _load(self, load) -> Aligner:
         start = time.perf_counter()
+        # More threads than free cores wait for each other: ten times slower on a busy machine.
+        torch.set_num_threads(self._values.thread_count)
         aligner = load(self._values)
         library = aligner.cad_library
         for path, reason in library.skipped:
             self.get_logger().warning(f"CAD library {self._values.cad_library}: skipped {path}: {reason}")
+        seconds = time.perf_counter() - start
         self.get_logger().info(
             f"{len(library.models)} CAD models in {', '.join(library.categories)}; network on "
-            f"{self._values.device}; loaded in {time.perf_counter() - start:.1f} s"
+            f"{self._values.device} ({self._values.thread_count} CPU threads); loaded in {seconds:.1f} s"
         )
         return aligner
 

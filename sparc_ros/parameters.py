@@ -23,6 +23,12 @@ class NodeParameters:
         "CAD models: a folder of meshes, 'procedural', or 'procedural:FIRST-LAST' (seeds, inclusive).",
     )
     device: str = parameter("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"))
+    threads: int = parameter(
+        0,
+        "CPU threads of the network; 0: half of the cores, the others are left to other nodes.",
+        minimum=0,
+        maximum=256,
+    )
     scale_mode: str = parameter(
         "free",
         "free: three scales (9-DoF); uniform: one (7-DoF); fixed: the CAD model's true size (6-DoF).",
@@ -139,6 +145,11 @@ class NodeParameters:
             raise ValueError("parameter fixed_frame: must name a frame when up_source is 'tf', got ''")
         if self.detections_source == "file" and not self.detections_file:
             raise ValueError("parameter detections_file: must name a file when detections_source is 'file'")
+
+    @property
+    def thread_count(self) -> int:
+        """CPU threads of the network, with 0 resolved to half of the cores this process may use."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
     @property
     def mesh_path(self) -> Path:

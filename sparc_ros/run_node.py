@@ -26,13 +26,14 @@ def run_node(make_node: Callable[[], Node], name: str, args: list[str] | None = 
     node, ended = None, True
     try:
         rclpy.init(args=args)
-        node = make_node()
+        try:
+            node = make_node()
+        except ValueError as error:
+            rclpy.logging.get_logger(name).fatal(str(error))
+            return BAD_PARAMETER
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # Ctrl-C or SIGTERM: the way to end a node
-    except ValueError as error:
-        rclpy.logging.get_logger(name).fatal(str(error))
-        return BAD_PARAMETER
     except Exception:
         # A signal invalidates the context at once, and whatever was being published then fails.
         if rclpy.ok():

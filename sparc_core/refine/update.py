@@ -29,7 +29,8 @@ def apply_update(
     """The updated pose. raw_update: (..., 10) as translation 3, scale 3, quaternion offset 4.
 
     scale_mode "uniform" multiplies all three extents by the geometric mean of the predicted factors,
-    "fixed" leaves them alone; an integer tensor (...) indexes SCALE_MODES object by object. Raises ValueError for an unknown parametrisation or scale mode.
+    "fixed" leaves them alone; an integer tensor (...) indexes SCALE_MODES object by object. Raises
+    ValueError for an unknown parametrisation or scale mode.
     """
     _check(parametrisation, scale_mode)
     translation, scale, quaternion = raw_update.split((3, 3, 4), -1)
@@ -88,7 +89,8 @@ def from_polar(distance: torch.Tensor, azimuth: torch.Tensor, elevation: torch.T
 
 def _bound_factor(factor: torch.Tensor, scale_mode: str | torch.Tensor) -> torch.Tensor:
     """(..., 3) scale factors as the mode allows them: free, one for all axes, or 1."""
-    uniform = factor.log().mean(-1, keepdim=True).exp().expand_as(factor)
+    # without the clamp a factor that underflows to 0 gives NaN gradients, whatever the mode
+    uniform = factor.clamp(min=1e-12).log().mean(-1, keepdim=True).exp().expand_as(factor)
     choices = torch.stack((factor, uniform, torch.ones_like(factor)))
     if isinstance(scale_mode, str):
         return choices[SCALE_MODES.index(scale_mode)]

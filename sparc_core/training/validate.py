@@ -32,7 +32,8 @@ def validate(
         runs = [
             refine(
                 network, model.inputs, batch.frame, batch.source, batch.surface,
-                starts.map(lambda x, k=k: x[k]), batch.box_samples, generator, parametrisation=model.parametrisation,
+                starts.map(lambda x, k=k: x[k]), batch.box_samples, generator,
+                parametrisation=model.parametrisation,
             )
             for k in range(4)
         ]  # fmt: skip

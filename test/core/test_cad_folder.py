@@ -41,7 +41,8 @@ def load(path, tmp_path, **options):
     ("name", "category"),
     [
         ("chair", "chair"), ("Chairs", "chair"), ("office-chair 07", "chair"), ("stool3", "chair"),
-        ("bookcase_billy", "bookshelf"), ("shelves", "bookshelf"), ("trash_can_2", "bin"), ("trashbin", "bin"),
+        ("bookcase_billy", "bookshelf"), ("shelves", "bookshelf"), ("trash_can_2", "bin"),
+        ("trashbin", "bin"),
         ("couch", "sofa"), ("tv_stand", "cabinet"), ("tv", "display"), ("Monitor_24in", "display"),
         ("bedside_table", "cabinet"), ("dining_table", "table"), ("desk", "table"), ("sofa_table", "table"),
         ("03001627", "chair"), ("bathtub", "bathtub"), ("cabin", None), ("lamp", None), ("robin", None),
@@ -145,6 +146,14 @@ def test_an_index_that_is_none(tmp_path, text):
     (tmp_path / "index.json").write_text(text)
     with pytest.raises(ValueError, match="index.json"):
         CadLibrary.from_folder(tmp_path)
+
+
+def test_the_winding_of_files_is_not_trusted(tmp_path):
+    mesh = trimesh.creation.box((1, 1, 1))
+    mesh.invert()
+    write(tmp_path / "bin" / "a.ply", mesh)
+    model = load(tmp_path / "bin", tmp_path).models[0]
+    assert ((model.points * model.normals).sum(1) > 0.4).all()
 
 
 def test_other_is_kept_only_on_request(tmp_path):
@@ -283,5 +292,5 @@ def test_parts_of_a_scene_are_placed(tmp_path):
         scene.add_geometry(trimesh.creation.box((1, 1, 1)), transform=shift.copy())
     scene.export(tmp_path / "a.glb")
     vertices, faces, colors = read_mesh(tmp_path / "a.glb")
-    np.testing.assert_allclose(np.ptp(vertices, axis=0), [4, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(np.ptp(vertices[faces].reshape(-1, 3), axis=0), [4, 1, 1], atol=1e-6)
     assert faces.shape == colors.shape == (24, 3)

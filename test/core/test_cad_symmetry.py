@@ -29,6 +29,7 @@ def with_bump(mesh, size, centre):
 
 
 BOX, SQUARE = trimesh.creation.box((1.0, 0.7, 0.5)), trimesh.creation.box((0.6, 0.7, 0.6))
+SIDES = with_bump(with_bump(SQUARE, (0.1, 0.5, 0.6), (-0.25, -0.5, 0)), (0.1, 0.5, 0.6), (0.25, -0.5, 0))
 CHAIR = with_bump(trimesh.creation.box((0.45, 0.08, 0.45)), (0.45, 0.5, 0.05), (0, 0.25, -0.2))
 
 
@@ -38,6 +39,7 @@ CHAIR = with_bump(trimesh.creation.box((0.45, 0.08, 0.45)), (0.45, 0.5, 0.05), (
         (BOX, "c2"),
         (SQUARE, "c4"),
         (trimesh.creation.box((0.6, 0.7, 0.67)), "c2"),
+        (SIDES, "c2"),  # as wide as deep, but on two panels
         (prism(36), "cinf"),
         (prism(12), "cinf"),
         (prism(3), "none"),  # three turns: not one of the classes
@@ -45,7 +47,18 @@ CHAIR = with_bump(trimesh.creation.box((0.45, 0.08, 0.45)), (0.45, 0.5, 0.05), (
         (with_bump(BOX, (0.6, 0.1, 0.06), (0, 0.1, 0.25)), "none"),  # a drawer front
         (with_bump(BOX, (0.02, 0.02, 0.02), (0.3, 0.1, 0.25)), "c2"),  # a knob is too small to see
     ],
-    ids=["box", "square", "nearly square", "round", "12 sides", "triangle", "chair", "front", "knob"],
+    ids=[
+        "box",
+        "square",
+        "nearly square",
+        "panels",
+        "round",
+        "12 sides",
+        "triangle",
+        "chair",
+        "front",
+        "knob",
+    ],
 )
 def test_known_shapes(mesh, symmetry):
     assert estimate_symmetry(sampled(mesh)) == symmetry

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sparc_ros.diagnostics import Throttle
 from sparc_ros.input_monitor import InputMonitor, RateMeter
 
 STALE_S = 5.0
@@ -62,3 +63,11 @@ def test_rate_meter_in_its_first_second_does_not_exaggerate():
     meter = RateMeter()
     meter.tick(0.0)
     assert meter.rate_hz(0.001) == 1.0
+
+
+def test_throttled_messages_come_again_after_the_period():
+    throttle = Throttle(10.0)
+    assert throttle.allows("a", 0.0) and throttle.allows("b", 1.0)
+    assert not throttle.allows("a", 9.9) and not throttle.allows("b", 9.9)
+    assert throttle.allows("a", 10.0) and not throttle.allows("b", 10.9)
+    assert throttle.allows("b", 11.0)

@@ -68,6 +68,14 @@ def test_changes_at_run_time():
         resolve_changes(NodeParameters(), {"min_score": 2.0})
 
 
+def test_threads_leave_cores_for_others(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(9)))
+    assert NodeParameters().thread_count == 4
+    assert NodeParameters(threads=7).thread_count == 7
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert NodeParameters().thread_count == 1
+
+
 def test_meshes_go_to_the_users_cache_unless_told_otherwise(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert NodeParameters().mesh_path == tmp_path / "sparc_ros" / "meshes"

@@ -11,6 +11,7 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_angle_rad, rotation_y
 from sparc_core.refine.loop import keep_plausible
 from sparc_core.refine.update import PARAMETRISATIONS, apply_update, from_polar, to_polar, update_between
+from sparc_core.types import SCALE_MODES
 
 LOG3 = math.log(3)  # 2 · sigmoid(log 3) = 1.5
 
@@ -143,6 +144,29 @@ def test_fixed_scale_mode_keeps_the_extents_but_still_moves():
     moved = apply_update(pose, raw(translation=(0.1, 0, 0), scale=(3, -2, 1)), "object", "fixed")
     assert torch.equal(moved.S, pose.S)
     np.testing.assert_allclose(moved.T, [0.05, 0, 2], atol=1e-12)
+
+
+def test_scale_modes_can_differ_from_object_to_object():
+    pose = random_poses(2, 3, seed=11)
+    given = torch.tensor(np.random.default_rng(12).normal(size=(2, 3, 10)))
+    modes = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    mixed = apply_update(pose, given, "object", modes)
+    for i in range(2):
+        for j in range(3):
+            alone = apply_update(
+                pose.map(lambda x, i=i, j=j: x[i, j]), given[i, j], "object", SCALE_MODES[modes[i, j]]
+            )
+            same_pose(mixed.map(lambda x, i=i, j=j: x[i, j]), alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("extreme", [-300.0, 300.0])
+def test_gradients_stay_finite_for_extreme_outputs(extreme):
+    pose = random_poses(seed=13, dtype=torch.float32)
+    given = torch.full((10,), extreme, requires_grad=True)
+    for parametrisation in PARAMETRISATIONS:
+        moved = apply_update(pose, given, parametrisation)
+        (moved.R.sum() + moved.T.sum() + moved.S.sum()).backward()
+        assert torch.isfinite(given.grad).all()
 
 
 @pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
