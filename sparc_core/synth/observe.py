@@ -37,8 +37,16 @@ class SceneDetections:
     visible: torch.Tensor
 
 
-def detect(caster: RayCaster, cad: CadTensors, scene: SceneBatch, keep: int, generator, points: int = 192):
-    """Find up to `keep` visible objects a scene and box what can be seen of them."""
+def detect(
+    caster: RayCaster,
+    cad: CadTensors,
+    scene: SceneBatch,
+    keep: int,
+    generator,
+    points: int = 192,
+    min_visible: float = MIN_VISIBLE,
+) -> SceneDetections:
+    """Find up to `keep` objects a scene of whose points at least `min_visible` are seen, and box them."""
     model, pose = scene.model[:, : scene.objects], scene.pose.map(lambda x: x[:, : scene.objects])
     present = scene.present[:, : scene.objects]
     cam = pose.transform(cad.points[model][:, :, :points])
@@ -51,7 +59,7 @@ def detect(caster: RayCaster, cad: CadTensors, scene: SceneBatch, keep: int, gen
     low = torch.where(seen[..., None], uv, far).amin(2)
     high = torch.where(seen[..., None], uv, -far).amax(2)
     visible = seen.float().mean(-1)
-    valid = (visible >= MIN_VISIBLE) & ((high - low) >= MIN_BOX_PX).all(-1)
+    valid = (visible >= min_visible) & ((high - low) >= MIN_BOX_PX).all(-1)
     depth = torch.where(seen, hits.depth_m.view(inside.shape), torch.nan).nanmedian(-1).values
     # visible objects first, in random order among themselves
     order = torch.rand(valid.shape, generator=generator, device=generator.device) + (~valid).float()

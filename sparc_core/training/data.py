@@ -23,12 +23,14 @@ from sparc_core.types import CATEGORIES
 @dataclass(frozen=True)
 class DataConfig:
     """scenes: what is drawn. noise: how it is observed. detections: N, objects looked at per image.
+    min_visible: share of an object's points that must be seen for it to count as detected.
     similar_model: share of objects whose CAD model is another one of the category than the rendered
     one, with the alignment of the boxes as truth, because retrieval is never perfect."""
 
     scenes: SceneConfig = field(default_factory=lambda: SceneConfig(objects=6, clutter=2))
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     detections: int = 4
+    min_visible: float = 0.15
     similar_model: float = 0.2
 
     def __post_init__(self):
@@ -72,7 +74,10 @@ class SyntheticData:
     def batch(self, images: int, generator: torch.Generator) -> TrainingBatch:
         """`images` fresh images; the generator lives on the device."""
         scene = self.sampler.sample(images, generator)
-        found = detect(self.caster, self.cad, scene, self.config.detections, generator)
+        config = self.config
+        found = detect(
+            self.caster, self.cad, scene, config.detections, generator, min_visible=config.min_visible
+        )
         category = self.cad.category[scene.model]
         noise = draw_noise(
             self.config.noise,
