@@ -50,7 +50,7 @@ def read_folder(
     default_category: str | None = None,
     cache_dir: Path | None = None,
     include_other: bool = False,
-    sampling: str = "surface",
+    sampling: str = "visible",
 ) -> tuple[list[CadModel], Skipped]:
     """All models of a folder, and what was skipped as (path, reason) pairs.
 

@@ -44,7 +44,7 @@ class CadLibrary:
             self._index[model.model_id] = position
 
     @classmethod
-    def open(cls, spec: str | Path, *, sampling: str = "surface") -> CadLibrary:
+    def open(cls, spec: str | Path, *, sampling: str = "visible") -> CadLibrary:
         """A folder of meshes, "procedural", or "procedural:FIRST-LAST" (seeds, inclusive).
 
         sampling: see `build_model`. Raises ValueError for anything else.
@@ -69,7 +69,7 @@ class CadLibrary:
         default_category: str | None = None,
         cache_dir: str | Path | None = None,
         include_other: bool = False,
-        sampling: str = "surface",
+        sampling: str = "visible",
     ) -> CadLibrary:
         """Every mesh below a folder; see `sparc_core.cad.folder.read_folder`."""
         return cls(*read_folder(
@@ -79,7 +79,7 @@ class CadLibrary:
 
     @classmethod
     def procedural(
-        cls, seeds: Iterable[int], categories: Sequence[str] = CATEGORIES, *, sampling: str = "surface"
+        cls, seeds: Iterable[int], categories: Sequence[str] = CATEGORIES, *, sampling: str = "visible"
     ) -> CadLibrary:
         """One generated model per seed and category, with ids "<category>_<seed:07d>"."""
         seeds = list(seeds)  # used once a category

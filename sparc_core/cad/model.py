@@ -50,7 +50,7 @@ def build_model(
     source: str,
     symmetry: str | None = None,
     *,
-    sampling: str = "surface",
+    sampling: str = "visible",
     orient: bool = False,
 ) -> CadModel:
     """A `CadModel` from a mesh in metres that is already y up with front +z.

@@ -125,6 +125,14 @@ def test_losing_tf_for_an_image_keeps_the_id_by_the_box():
     assert tracker.update([obj], 0.2, CAMERA, T).track_ids == (1,)
 
 
+def test_positions_of_different_frames_are_never_compared():
+    # In the fixed frame the first track stands at x = 1.343, just where the second object is in the
+    # camera frame once TF is lost: taken for a distance, that would swap the ids.
+    tracker = Tracker()
+    tracker.update([placed(0.0), placed(1.0)], 0.0, CAMERA, camera_at(1.343))
+    assert tracker.update([placed(0.343), placed(1.343)], 0.1, CAMERA, None).track_ids == (1, 2)
+
+
 def test_a_track_ends_after_its_age_in_view_and_its_id_is_not_used_again():
     tracker = Tracker(TrackerConfig(max_age_s=1.0))
     tracker.update([placed(0.0)], 10.0, CAMERA)
