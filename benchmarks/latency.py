@@ -11,16 +11,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
-import subprocess
-import time
 from pathlib import Path
 
 import torch
 
 from sparc_core.cad.library import CadLibrary
+from sparc_core.evaluation.machine import describe_machine
 from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
 from sparc_core.inputs.select import select_box_pixels
 from sparc_core.perception.prepare import prepare_image
@@ -39,8 +36,7 @@ def main() -> None:
     aligner = Aligner.load(arguments.weights, CadLibrary.procedural(range(4)), device=arguments.device)
     image = _busy_image(aligner.cad_library)
     report = {
-        "machine": _machine(aligner.device),
-        "commit": _commit(),
+        "machine": describe_machine(aligner.device),
         "repeats": arguments.repeats,
         "rows": [],
     }
@@ -129,27 +125,6 @@ def _busy_image(library: CadLibrary):
     return max(
         synthetic_images(library, SyntheticSetConfig(scenes=12)), key=lambda image: len(image.detections)
     )
-
-
-def _machine(device: torch.device) -> dict:
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next(
-            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line),
-            cpu,
-        )
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
-            "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
-
-
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    found = subprocess.run(
-        ["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
-    return found.stdout.strip() or None
 
 
 def _arguments() -> argparse.Namespace:

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from sparc_core.cad.library import CadLibrary
+from sparc_core.cad.symmetry import SYMMETRY_ORDERS
 from sparc_core.types import CATEGORIES, SYMMETRIES
-
-SYMMETRY_ORDERS = {"none": 1, "c2": 2, "c4": 4, "cinf": 36}
 
 
 @dataclass(frozen=True, eq=False)

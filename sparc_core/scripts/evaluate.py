@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sparc_core.scripts.errors import report_bad_input
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -40,15 +41,17 @@ def synthetic(
     from rich.progress import track
 
     from sparc_core.cad.library import CadLibrary
+    from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.report import ErrorTable, poses_of
     from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
     from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner
 
-    library = CadLibrary.open(cad_library)
-    files = weights or [SHIPPED_WEIGHTS]
-    aligners = {str(path): Aligner.load(path, library, device=device) for path in files}
-    if untrained:
-        aligners["untrained network"] = _untrained(files[0], library, device)
+    with report_bad_input():
+        library = CadLibrary.open(cad_library)
+        files = weights or [SHIPPED_WEIGHTS]
+        aligners = {str(path): Aligner.load(path, library, device=device) for path in files}
+        if untrained:
+            aligners["untrained network"] = _untrained(files[0], library, device)
     tables = {name: ErrorTable(name) for name in aligners}
     starts = ErrorTable("start poses (best of the four)")
     config = SyntheticSetConfig(scenes=scenes, gravity=gravity)
@@ -64,7 +67,7 @@ def synthetic(
         facts = {
             "set": dataclasses.asdict(config),
             "cad_library": cad_library,
-            "machine": platform.processor(),
+            "machine": describe_machine(next(iter(aligners.values())).device),
             "rows": rows,
         }
         out.write_text(json.dumps(facts, indent=1))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sparc_core.scripts.errors import report_bad_input
 
 CHECKPOINT_EVERY_S = 180.0
 VALIDATE_EVERY_S = 600.0
@@ -39,8 +42,23 @@ def command(
 
     Several processes or GPUs: torchrun --nproc-per-node N -m sparc_core.scripts.main pretrain …
     """
-    import os
+    with report_bad_input():
+        _check_out(out, resume)
+        run = _prepare(out, config, cad_library, validation, device, threads, stop_after_min, init, resume)
+    run.trainer.run(run.report, run.should_stop)
+    run.finish()
 
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, or to resume none, before anything is loaded."""
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{checkpoint} exists: give --resume to go on, or another --out")
+    if resume and not checkpoint.exists():
+        raise ValueError(f"nothing to resume: {checkpoint} does not exist")
+
+
+def _prepare(out, config, cad_library, validation, device, threads, stop_after_min, init, resume) -> _Run:
     import torch
 
     from sparc_core.cad.library import CadLibrary
@@ -53,7 +71,7 @@ def command(
         torch.set_num_threads(threads)
     settings = from_dict(TrainConfig, load_yaml(config) if config else {}, str(config))
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if "WORLD_SIZE" in os.environ:
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
         torch.distributed.init_process_group("nccl" if chosen == "cuda" else "gloo")
         if chosen == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -65,8 +83,7 @@ def command(
     unseen = SyntheticData(CadLibrary.open(validation), settings.data, settings.model.inputs, chosen)
     run = _Run(out, trainer, unseen, stop_after_min)
     run.start(resume)
-    trainer.run(run.report, run.should_stop)
-    run.finish()
+    return run
 
 
 def _open_libraries(specs: list[str]):
@@ -101,15 +118,11 @@ class _Run:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
         self.out.mkdir(parents=True, exist_ok=True)
-        checkpoint = self.out / "checkpoint.pt"
-        if checkpoint.exists() and not resume:
-            raise typer.BadParameter(f"{checkpoint} exists: give --resume to go on, or another --out")
         if resume:
-            if not checkpoint.exists():
-                raise typer.BadParameter(f"nothing to resume: {checkpoint} does not exist")
-            self.trainer.load_state(
-                torch.load(checkpoint, map_location=self.trainer.device, weights_only=True)
+            stored = torch.load(
+                self.out / "checkpoint.pt", map_location=self.trainer.device, weights_only=True
             )
+            self.trainer.load_state(stored)
             typer.echo(f"resumed at step {self.trainer.step}")
         plain = json.loads(json.dumps(to_dict(self.trainer.config)))
         if self.trainer.rank == 0:

@@ -1,7 +1,7 @@
 """Poses the network is trained from: start poses for updates, and poses to be classified.
 
 The paper's Table 3 with the classifier's five regions did not survive; ours is `REGIONS`, written out
-in `docs/training.md`.
+in `docs/method.md`.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class TrainConfig:
     """One run, resolved. steps: optimiser steps; the learning rate warms up over `warmup_steps` and
     follows a cosine to 1 % at the end. time_limit_min > 0 ends the run by the clock instead, and the
     cosine follows whichever of the two is further. images: B. classifier_share of the images train σ;
-    of those, `converged_share` get poses the network itself reached from one of the four rotations.
+    in the first of the refinements, `converged_share` of those get poses that the network itself
+    reached from one of the four rotations.
     paper_start_share of the other images start as in the paper, the rest as a search with depth would.
     ema: decay of the averaged weights, which are what is evaluated and shipped."""
 
