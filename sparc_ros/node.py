@@ -104,7 +104,7 @@ class AlignNode(Node):
         seconds = time.perf_counter() - start
         self.get_logger().info(
             f"{len(library.models)} CAD models in {', '.join(library.categories)}; network on "
-            f"{self._values.device} ({self._values.thread_count} CPU threads); loaded in {seconds:.1f} s"
+            f"{aligner.device} ({self._values.thread_count} CPU threads); loaded in {seconds:.1f} s"
         )
         return aligner
 

@@ -132,6 +132,8 @@ class RayCaster:
         normal = torch.zeros(batch, count, 3, device=uv_px.device)
         slot = torch.zeros(batch, count, dtype=torch.int32, device=uv_px.device)
         face = torch.zeros(batch, count, dtype=torch.int32, device=uv_px.device)
+        # Warp has a stream of its own; the rays and their results belong to PyTorch's
+        stream = wp.stream_from_torch(torch.cuda.current_stream(uv_px.device)) if uv_px.is_cuda else None
         wp.launch(
             _cast_rays,
             dim=(batch, count),
@@ -150,6 +152,7 @@ class RayCaster:
                 _view(face, wp.int32),
             ],
             device=self.device,
+            stream=stream,
         )
         # A degenerate triangle can answer with a normal of length zero; such a hit faces the camera.
         broken = (slot >= 0)[..., None] & ~(normal.norm(dim=-1, keepdim=True) > 0.5)

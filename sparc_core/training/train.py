@@ -36,8 +36,7 @@ class TrainConfig:
     """One run, resolved. steps: optimiser steps; the learning rate warms up over `warmup_steps` and
     follows a cosine to 1 % at the end. time_limit_min > 0 ends the run by the clock instead, and the
     cosine follows whichever of the two is further. images: B. classifier_share of the images train σ;
-    in the first of the refinements, `converged_share` of those get poses that the network itself
-    reached from one of the four rotations.
+    `converged_share` of those get poses that the network itself reached from one of the four rotations.
     paper_start_share of the other images start as in the paper, the rest as a search with depth would.
     ema: decay of the averaged weights, which are what is evaluated and shipped."""
 
@@ -151,9 +150,9 @@ class Trainer:
         )
         scoring = scoring[:, None].expand(pose.shape)
         sums = {"loss": 0.0, "align_loss": 0.0, "score_loss": 0.0}
-        for iteration in range(config.refinements):
-            # reaching poses takes a search of its own, so it is done once an image batch
-            pose = where(scoring, self._classifier_poses(batch, reach=iteration == 0), pose)
+        pose, travelled = self._travelled_poses(batch, pose, scoring)
+        for _ in range(config.refinements):
+            pose = where(scoring & ~travelled, classifier_poses(batch.truth, self.generator), pose)
             losses, updated = self._losses(batch, pose, scoring)
             self._optimise(losses["loss"])
             for name in sums:
@@ -180,26 +179,28 @@ class Trainer:
         total = config.loss.align_weight * align + config.loss.score_weight * score
         return {"loss": total, "align_loss": align, "score_loss": score}, updated
 
-    def _classifier_poses(self, batch: TrainingBatch, reach: bool) -> Pose:
-        """Poses to classify: from the regions around the truth, or where refinement really ends up
-        from one of the four rotations."""
+    def _travelled_poses(self, batch: TrainingBatch, pose: Pose, scoring: torch.Tensor):
+        """Put some of the poses to be classified where a search really ends up, and say which.
+
+        They are refined without gradient from one of the four rotations, and refined on with the others:
+        what the score meets at test time, while the regions around the truth do not hold it.
+        """
         config = self.config
-        drawn = classifier_poses(batch.truth, self.generator)
         rows = round(config.images * config.classifier_share)
-        if not reach or rows * config.converged_share == 0:
-            return drawn
-        start = update_starts(batch, config, self.generator)
-        turns = torch.randint(4, batch.truth.shape, generator=self.generator, device=self.device)
-        start = Pose(start.R @ rotation_y(turns * (math.pi / 2)), start.T, start.S).map(lambda x: x[:rows])
+        travelled = torch.rand(scoring.shape, generator=self.generator, device=self.device)
+        travelled = scoring & (travelled < config.converged_share)
+        if not travelled.any():
+            return pose, travelled
+        turns = torch.randint(4, scoring.shape, generator=self.generator, device=self.device)
+        start = Pose(pose.R @ rotation_y(turns * (math.pi / 2)), pose.T, pose.S).map(lambda x: x[:rows])
         few = first_images(batch, rows)
         reached, _ = refine(
             self.network, config.model.inputs, few.frame, few.source, few.surface, start, few.box_samples,
             self.generator, parametrisation=config.model.parametrisation, refinements=config.refinements,
             score=False,
         )  # fmt: skip
-        use = torch.rand(reached.shape, generator=self.generator, device=self.device) < config.converged_share
-        mixed = where(use, reached, drawn.map(lambda x: x[:rows]))
-        return Pose(*(torch.cat((getattr(mixed, n), getattr(drawn, n)[rows:])) for n in ("R", "T", "S")))
+        reached = Pose(*(torch.cat((getattr(reached, n), getattr(pose, n)[rows:])) for n in ("R", "T", "S")))
+        return where(travelled, reached, pose), travelled
 
     def _optimise(self, loss: torch.Tensor) -> None:
         for group in self.optimiser.param_groups:

@@ -136,14 +136,20 @@ def test_exact_masks_are_the_objects_own_pixels_away_from_edges():
         assert 0 < (mask != own).mean() < 0.05  # ragged at the border, and only there
 
 
-def test_masks_cut_from_depth_hold_the_object_but_not_the_wall_behind():
-    observer, found = observe(two_objects(), masks_exact=0.0, masks_slab=1.0)
-    boxes = observer.frame.boxes_xyxy[0]
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    above = torch.stack((centre[:, 0], boxes[:, 1] - 30), -1)  # the wall above the object
-    samples = observer.sample(torch.stack((centre, above), 1)[None])
+def test_masks_cut_from_depth_hold_the_object_but_not_the_wall_behind_nor_the_floor_below():
+    # the ball stands on the floor, the corners of its box look past it
+    scene = scene_of([BALL], upright((0.0, 0.0, 3.0)), planes=[((0.0, -1.0, 0.0), -0.4), WALL])
+    observer, _ = observe(scene, keep=1, masks_exact=0.0, masks_slab=1.0)
+    x0, y0, x1, y1 = observer.frame.boxes_xyxy[0, 0].tolist()
+    uv = torch.tensor(
+        [[(x0 + x1) / 2, (y0 + y1) / 2], [x0 + 1, y0 + 1], [x1 - 1, y1 - 1], [(x0 + x1) / 2, y0 - 30]]
+    )
+    samples = observer.sample(uv[None, None])
+    hits = shape_caster().cast(scene, uv[None])
+    assert hits.slot[0].tolist() == [0, 2, 1, 2]  # ball, wall, floor, wall
+    assert abs(float(hits.depth_m[0, 2]) - 3) < 0.4  # the floor is no farther away than the ball
     assert samples.has_mask.all()
-    assert samples.mask[0].tolist() == [[1, 0], [1, 0]]
+    assert samples.mask[0, 0].tolist() == [1, 0, 0, 0]
 
 
 def test_missing_masks_and_masks_from_missing_depth_are_flagged():

@@ -20,6 +20,9 @@ from sparc_ros.msg import AlignedObjectArray, CadLibrary
 WIDTH, HEIGHT = 160, 120
 FRAME = "camera_optical"
 LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warn", DiagnosticStatus.ERROR: "error"}
+# Generous: a busy machine is no reason to fail. Nothing waits this long when all is well.
+DEADLINE_S = 60.0
+START_DEADLINE_S = 150.0
 OUTPUTS = {
     "objects": (AlignedObjectArray, "sparc/objects"),
     "detections_3d": (Detection3DArray, "sparc/detections"),
@@ -73,7 +76,7 @@ class Probe:
         """Spin another node of this context as well."""
         self.executor.add_node(executor_node)
 
-    def spin_until(self, condition, what, timeout_s=15.0):
+    def spin_until(self, condition, what, timeout_s=DEADLINE_S):
         """Spin until condition() is true and return its value; fails with `what` after the timeout."""
         end = time.monotonic() + timeout_s
         while True:
@@ -96,7 +99,7 @@ class Probe:
             speaking = all(self.node.count_publishers(topic) for _, topic in OUTPUTS.values())
             return listening and speaking
 
-        self.spin_until(connected, "the align node's topics", timeout_s=40.0)
+        self.spin_until(connected, "the align node's topics", timeout_s=START_DEADLINE_S)
 
     def frame(self, **changes):
         """Messages of a good frame with a new stamp; None in `changes` leaves one out.
@@ -131,15 +134,19 @@ class Probe:
         found = [m for m in self.received[output] if (m.header.stamp.sec, m.header.stamp.nanosec) == stamp]
         return found[-1] if found else None
 
-    def objects_of(self, stamp, timeout_s=15.0):
+    def objects_of(self, stamp, timeout_s=DEADLINE_S):
         """The objects message of the image with this stamp."""
         return self.spin_until(lambda: self.with_stamp("objects", stamp), f"objects of {stamp}", timeout_s)
 
-    def wait_for_diagnostics(self, level, *words, timeout_s=15.0):
-        """Wait for a new status of this level whose message contains all words; returns it."""
+    def wait_for_diagnostics(self, level, *words, timeout_s=DEADLINE_S, meanwhile=lambda: None):
+        """Wait for a new status of this level whose message contains all words; returns it.
+
+        meanwhile() is called all the time.
+        """
         self.received["diagnostics"].clear()
 
         def found():
+            meanwhile()
             for array in self.received["diagnostics"]:
                 for status in array.status:
                     if LEVELS[status.level] == level and all(word in status.message for word in words):

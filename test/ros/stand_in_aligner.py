@@ -16,7 +16,7 @@ from sparc_ros.run_node import run_node
 
 # Scores of detections that make the aligner misbehave.
 BREAKS, HANGS = 0.111, 0.222
-HANG_S = 6.0
+HANG_S = 20.0
 
 
 class StandInAligner:
@@ -24,7 +24,7 @@ class StandInAligner:
 
     def __init__(self, spec="procedural:0-0"):
         self.cad_library = CadLibrary.open(spec)
-        self.cameras = []
+        self.cameras, self.device = [], "cpu"
 
     def align(self, image_rgb, camera, detections, depth_m=None):
         self.cameras.append(camera)

@@ -24,8 +24,8 @@ from vision_msgs.msg import Detection2DArray
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from node_probe import FRAME, HEIGHT, WIDTH, Probe, compressed, detection  # noqa: E402
-from stand_in_aligner import HANGS, StandInAligner  # noqa: E402
+from node_probe import DEADLINE_S, FRAME, HEIGHT, START_DEADLINE_S, WIDTH, Probe, compressed, detection  # noqa: E402
+from stand_in_aligner import HANG_S, HANGS, StandInAligner  # noqa: E402
 
 from sparc_ros.node import AlignNode, load_aligner  # noqa: E402
 from sparc_ros.parameters import NodeParameters  # noqa: E402
@@ -183,7 +183,7 @@ def run_align_node(*parameters, **options):
 )
 def test_a_wrong_parameter_ends_the_node_with_a_message_that_names_it(parameter, words):
     process = run_align_node(parameter)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=START_DEADLINE_S)
     assert process.returncode == 2 and words in output and "Traceback" not in output
 
 
@@ -201,10 +201,10 @@ def test_ctrl_c_ends_the_node_quickly_with_status_0(busy, tmp_path):
             probe.spin(0.5)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, output
         assert "Traceback" not in output
-        assert time.monotonic() - start < 4.0
+        assert time.monotonic() - start < HANG_S + 1
         assert "parameter weigths is unknown" in output and "did you mean weights?" in output
     finally:
         process.kill()
