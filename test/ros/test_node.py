@@ -201,7 +201,7 @@ def test_detections_may_come_later(probe):
     frame = probe.frame()
     for name in ("image", "info", "depth"):
         probe.publishers[name].publish(frame[name])
-    for _ in range(5):
+    for _ in range(3):  # fewer than qos_depth: none may be lost even when the node is slow to look
         probe.publish(detections=None)
     probe.spin(0.5)
     probe.publishers["detections"].publish(frame["detections"])
