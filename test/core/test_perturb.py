@@ -109,10 +109,9 @@ def test_a_symmetric_object_turned_by_anything_else_is_labelled_wrong():
 def test_regions_stay_within_their_ranges(region):
     true = truth()
     poses = classifier_poses(true, generator(), (region,))
-    shift = (poses.T - true.T).abs()
-    assert 0.95 * region.translation_m < shift.max() <= region.translation_m + 1e-5
-    stretch = (poses.S / true.S - 1).abs()
-    assert 0.95 * region.scale < stretch.max() <= region.scale + 1e-5
+    for offset, half in ((poses.T - true.T, region.translation_m), (poses.S / true.S - 1, region.scale)):
+        for signed in (offset, -offset):  # both ways
+            assert 0.95 * half < signed.max() <= half + 1e-5
     assert (poses.S > 0).all()
     if not region.turned:
         turn = np.abs(angles_deg(true.R.transpose(-1, -2) @ poses.R))

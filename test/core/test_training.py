@@ -84,6 +84,39 @@ def test_both_losses_fall_on_scenes_seen_again_and_again():
         assert values[-8:].mean() < 0.7 * values[:4].mean(), (name, values[:4], values[-8:])
 
 
+def test_some_images_train_the_score_on_poses_of_their_own_and_the_others_go_on_from_the_last_update(
+    monkeypatch,
+):
+    trainer, seen = Trainer(tiny(classifier_share=0.5), furniture()), []
+    batch = trainer.data.batch(4, generator())
+    losses = trainer._losses
+
+    def watched(batch, pose, scoring):
+        found, updated = losses(batch, pose, scoring)
+        seen.append((pose, scoring, found, updated))
+        return found, updated
+
+    monkeypatch.setattr(trainer, "_losses", watched)
+    monkeypatch.setattr(trainer, "_classifier_poses", lambda batch, reach: batch.truth)
+    trainer._train_on(batch)
+    assert len(seen) == 3
+    for pose, scoring, _, _ in seen:
+        assert scoring[:, 0].tolist() == [True, True, False, False]
+        assert torch.equal(pose.T[:2], batch.truth.T[:2]) and not torch.equal(pose.T[2:], batch.truth.T[2:])
+        assert not pose.T.requires_grad
+    for (_, _, _, updated), (pose, _, _, _) in zip(seen[:-1], seen[1:], strict=True):
+        near = (updated.T[2:, :, 2] > 0.2) & (updated.T[2:].norm(dim=-1) < 15)
+        assert torch.equal(pose.R[2:][near], updated.R[2:][near])
+
+
+def test_update_images_have_no_score_loss_and_score_images_no_alignment_loss():
+    trainer = Trainer(tiny(), furniture())
+    batch = trainer.data.batch(4, generator())
+    for scoring, absent, present in ((True, "align_loss", "score_loss"), (False, "score_loss", "align_loss")):
+        found, _ = trainer._losses(batch, batch.truth, torch.full((4, 2), scoring))
+        assert float(found[absent]) == 0 and float(found[present]) > 0
+
+
 def test_the_learning_rate_warms_up_and_ends_at_a_hundredth():
     trainer = Trainer(tiny(steps=100, warmup_steps=10, learning_rate=1.0), furniture())
     rates = []
