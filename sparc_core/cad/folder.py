@@ -7,15 +7,11 @@ with y up, its category taken from the folders above it or from its name.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from sparc_core.cad.cache import cached_model, default_cache_dir
 from sparc_core.cad.mesh_file import UNITS_M, axes_rotation, read_mesh
 from sparc_core.cad.model import CadModel, build_model
 from sparc_core.cad.names import canonical_category, exact_category
@@ -25,8 +21,6 @@ MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 COMPANION_SUFFIXES = (".bin", ".mtl", ".png", ".jpg", ".jpeg")
 OTHER = "other"
 _PLAIN_NAMES = ("model", "mesh", "scene", "model_normalized")
-_CACHE_VERSION = 4
-_ARRAYS = ("extents_m", "vertices", "faces", "face_colors", "points", "normals")
 
 Skipped = list[tuple[str, str]]
 
@@ -80,12 +74,6 @@ def read_folder(
         )
         raise ValueError(f"CAD library {folder}: no model could be loaded ({reasons})")
     return models, skipped
-
-
-def default_cache_dir() -> Path:
-    """Where computed CAD samples are kept: $SPARC_HOME/cad, by default below ~/.cache/sparc_ros."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SPARC_HOME") or Path(cache) / "sparc_ros") / "cad"
 
 
 def _list_entries(folder: Path, default_category: str | None) -> tuple[list[_Entry], Skipped]:
@@ -164,27 +152,16 @@ def _entry_problem(path: Path, category: str | None, item: dict) -> str | None:
 
 def _load_entry(entry: _Entry, cache: Path, sampling: str) -> CadModel:
     """The model from the cache, or read, computed and cached."""
-    identity = repr((_CACHE_VERSION, entry.path.resolve(), _fingerprint(entry.path), entry, sampling))
-    cached = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.npz"
-    if cached.exists():
-        try:
-            with np.load(cached) as stored:
-                arrays = {name: stored[name] for name in _ARRAYS}
-                symmetry = str(stored["symmetry"])
-            return CadModel(
-                entry.model_id, entry.category, symmetry=symmetry, source=str(entry.path), **arrays
-            )
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError):
-            cached.unlink(missing_ok=True)  # a write was cut short; compute it again
-    mesh = read_mesh(entry.path, entry.units, entry.up, entry.front)
-    model = build_model(
-        entry.model_id, entry.category, *mesh, str(entry.path), entry.symmetry, sampling=sampling, orient=True
-    )
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = cached.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez(partial, symmetry=model.symmetry, **{name: getattr(model, name) for name in _ARRAYS})
-    partial.replace(cached)
-    return model
+
+    def build() -> CadModel:
+        mesh = read_mesh(entry.path, entry.units, entry.up, entry.front)
+        return build_model(
+            entry.model_id, entry.category, *mesh, str(entry.path), entry.symmetry, sampling=sampling,
+            orient=True,
+        )  # fmt: skip
+
+    identity = (entry.path.resolve(), _fingerprint(entry.path), entry, sampling)
+    return cached_model(cache, identity, entry.model_id, entry.category, str(entry.path), build)
 
 
 def _fingerprint(path: Path) -> tuple:

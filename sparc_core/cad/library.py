@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sparc_core.cad import procedural
+from sparc_core.cad.cache import cached_model, default_cache_dir
 from sparc_core.cad.folder import read_folder
 from sparc_core.cad.model import CadModel, build_model
 from sparc_core.cad.obj_file import write_obj
@@ -83,15 +84,7 @@ class CadLibrary:
     ) -> CadLibrary:
         """One generated model per seed and category, with ids "<category>_<seed:07d>"."""
         seeds = list(seeds)  # used once a category
-        models = []
-        for category in categories:
-            for seed in seeds:
-                made = procedural.generate(category, seed)
-                models.append(build_model(
-                    f"{category}_{seed:07d}", category, made.vertices, made.faces, made.face_colors,
-                    f"procedural:{category}:{seed}", made.symmetry, sampling=sampling,
-                ))  # fmt: skip
-        return cls(models)
+        return cls(_procedural_model(category, seed, sampling) for category in categories for seed in seeds)
 
     def __len__(self) -> int:
         return len(self.models)
@@ -158,3 +151,16 @@ class CadLibrary:
                 f"the CAD library has no model of category {category!r}; it has {self.categories}"
             )
         return np.stack(extents)
+
+
+def _procedural_model(category: str, seed: int, sampling: str) -> CadModel:
+    model_id, source = f"{category}_{seed:07d}", f"procedural:{category}:{seed}"
+
+    def build() -> CadModel:
+        made = procedural.generate(category, seed)
+        return build_model(
+            model_id, category, made.vertices, made.faces, made.face_colors, source, made.symmetry,
+            sampling=sampling,
+        )  # fmt: skip
+
+    return cached_model(default_cache_dir(), (category, seed, sampling), model_id, category, source, build)

@@ -43,6 +43,7 @@ def synthetic(
     from sparc_core.cad.library import CadLibrary
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.report import ErrorTable, poses_of
+    from sparc_core.evaluation.starts import add_best_start
     from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
     from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner
 
@@ -60,7 +61,7 @@ def synthetic(
             result = aligner.align(image.rgb, image.camera, image.detections, image.depth_m)
             tables[name].add(image, *poses_of(result, image))
         if untrained:
-            _add_best_start(starts, next(iter(aligners.values())), image)
+            add_best_start(starts, next(iter(aligners.values())), image)
     rows = [table.summary() for table in tables.values()] + ([starts.summary()] if untrained else [])
     _print(rows)
     if out:
@@ -85,46 +86,6 @@ def _untrained(weights: Path, library, device: str):
     torch.manual_seed(0)
     aligner.network = MultiSparcNet(aligner.model_config.network).to(aligner.device).eval()
     return aligner
-
-
-def _add_best_start(table, aligner, image) -> None:
-    """The start of the four that is nearest in rotation: what a perfect choice without a network gives."""
-    import torch
-
-    from sparc_core.evaluation.metrics import pose_errors
-    from sparc_core.geometry.pose import Pose
-    from sparc_core.inputs.select import select_box_pixels
-    from sparc_core.perception.prepare import prepare_image
-    from sparc_core.refine.batch import build_search
-
-    prepared = prepare_image(
-        image.rgb,
-        image.camera,
-        image.detections,
-        image.depth_m,
-        aligner.cad_library,
-        aligner.config,
-        aligner.device,
-    )
-    batch = build_search(prepared, aligner.cad, len(image.detections), aligner.config, aligner.cad_library)
-    generator = torch.Generator().manual_seed(0)
-    samples = batch.source.sample(
-        select_box_pixels(batch.block_frame, aligner.model_config.inputs.n_bbox, generator)
-    )
-    start = batch.rows(torch.arange(len(batch.block)), samples).start
-    count = len(image.detections)
-    pose = Pose(torch.eye(3).repeat(count, 1, 1), torch.full((count, 3), torch.inf), torch.ones(count, 3))
-    kept = torch.tensor(prepared.kept)
-    truth = image.truth.map(lambda x: x[kept].expand(len(batch.block), *x[kept].shape))
-    order = image.symmetry_order[kept].expand(len(batch.block), -1)
-    best = pose_errors(start, truth, order).rotation_deg.argmin(0)
-    columns = torch.arange(len(kept))
-    pose.R[kept], pose.T[kept], pose.S[kept] = (
-        start.R[best, columns],
-        start.T[best, columns],
-        start.S[best, columns],
-    )
-    table.add(image, pose, torch.zeros(count))
 
 
 def _print(rows: list[dict]) -> None:

@@ -9,7 +9,7 @@ import trimesh
 from PIL import Image
 
 from sparc_core.cad import folder as folder_module
-from sparc_core.cad.folder import default_cache_dir
+from sparc_core.cad.cache import default_cache_dir
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.mesh_file import axes_rotation, linear_to_srgb, read_mesh, srgb_to_linear
 from sparc_core.cad.names import canonical_category
@@ -220,7 +220,7 @@ def test_the_cache_gives_the_same_model_without_reading_it(tmp_path, monkeypatch
         patch.setattr(folder_module, "read_mesh", refuse)
         assert same(cold, load(tmp_path / "chair", tmp_path).models[0])
         with pytest.raises(ValueError, match="read again"):  # another option, another entry
-            load(tmp_path / "chair", tmp_path, sampling="visible")
+            load(tmp_path / "chair", tmp_path, sampling="surface")
     for cached in (tmp_path / "cache").iterdir():
         cached.write_bytes(cached.read_bytes()[:100])
     assert same(cold, load(tmp_path / "chair", tmp_path).models[0])

@@ -125,8 +125,8 @@ def two_boxes(inner_inverted=False):
 def test_visible_sampling_leaves_out_what_is_inside():
     vertices, faces = two_boxes()
     colors = np.zeros((24, 3), np.uint8)
-    everything = build_model("b", "bin", vertices, faces, colors, "test", symmetry="c4")
-    seen = build_model("b", "bin", vertices, faces, colors, "test", symmetry="c4", sampling="visible")
+    everything = build_model("b", "bin", vertices, faces, colors, "test", symmetry="c4", sampling="surface")
+    seen = build_model("b", "bin", vertices, faces, colors, "test", symmetry="c4")
     inside = np.abs(everything.points).max(1) < 0.49
     assert 0.1 < inside.mean() < 0.3  # 6 of 30 m²
     assert seen.points.shape == (2048, 3)

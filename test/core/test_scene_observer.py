@@ -104,6 +104,15 @@ def test_a_half_hidden_object_is_boxed_where_it_is_seen():
     points = pose.map(lambda x: x[:1]).transform(torch.from_numpy(shapes().models[BOX].points)[None, :192])[0]
     share = (319.5 + 500 * points[:, 0] / points[:, 2] < edge).float().mean()
     assert float(found.visible[0, own]) == pytest.approx(float(share), abs=0.02) and 0.5 < share < 0.95
+    pickier = detect(
+        shape_caster(),
+        shape_tensors(),
+        scene_of([BOX, BOX], pose),
+        2,
+        generator(),
+        min_visible=float(share) + 0.03,
+    )
+    assert found.valid[0, own].all() and not pickier.valid[0, pickier.slot[0] == 0].any()
 
 
 def test_only_the_first_slots_are_detected_the_others_are_clutter():
