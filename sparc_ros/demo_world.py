@@ -24,7 +24,7 @@ from sparc_core.synth.render import SceneRenderer
 from sparc_core.synth.scenes import SceneBatch
 from sparc_core.types import AlignedObject, Camera
 
-WIDTH, HEIGHT, FOCAL_PX = 640, 480, 525.0
+WIDTH, HEIGHT, FOCAL_PX = 640, 480, 465.0  # 69 degrees wide, as a RealSense's colour camera
 RGB_NOISE = 3.0
 BOX_JITTER = 0.04
 SIZE_JITTER = 0.1
@@ -52,15 +52,15 @@ class _Place:
 PLACES = (
     _Place("table", 3.1, -0.35, 10.0),
     _Place("display", 3.1, -0.35, -15.0, on=0),
-    _Place("chair", 2.4, 0.5, 150.0),
-    _Place("sofa", 4.3, 1.6, 25.0),
-    _Place("bookshelf", 4.9, -2.3, -10.0),
-    _Place("bin", 2.5, -1.3, 0.0),
+    _Place("chair", 2.35, -1.25, -125.0),
+    _Place("sofa", 4.5, 1.7, 20.0),
+    _Place("bookshelf", 4.9, -2.2, -10.0),
+    _Place("bin", 2.6, 0.75, 0.0),
 )
 # Floor and two walls as (unit normal towards the room, offset along it), in the map frame.
 PLANES = (((0.0, 0.0, 1.0), 0.0), ((-1.0, 0.0, 0.0), -5.6), ((0.0, -1.0, 0.0), -3.2))
 PLANE_ALBEDO = ((0.75, 0.5, 0.3), (0.8, 0.85, 0.9), (0.75, 0.8, 0.85))
-TARGET = np.array([3.4, -0.25, 0.5])
+TARGET = np.array([3.4, 0.0, 0.5])
 
 
 @dataclass(frozen=True, eq=False)
