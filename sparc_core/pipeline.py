@@ -30,11 +30,12 @@ class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
     size); category_scale_modes: (category, mode) pairs that differ from it. max_candidates: CAD models
     tried for a detection that names none. refinements: pose updates before the scoring pass.
-    initial_scale: start from the CAD "model"'s extents or the "category"'s median. estimate_gravity:
-    find the up direction in the depth image when the camera does not tell it. depth_masks: cut masks
-    from depth and box for detections without one. max_rows: how many rows (blocks × candidates ×
-    starts) go through the network at once, bounding memory. seed: of the pixel and point sampling, so
-    that the same input gives the same answer.
+    score_looks: scoring passes, each with other pixels, whose mean is σ. initial_scale: start from the
+    CAD "model"'s extents or the "category"'s median. estimate_gravity: find the up direction in the
+    depth image when the camera does not tell it. depth_masks: cut masks from depth and box for
+    detections without one. max_rows: how many rows (blocks × candidates × starts) go through the
+    network at once, bounding memory. seed: of the pixel and point sampling, so that the same input
+    gives the same answer.
 
     Raises ValueError naming the field out of range.
     """
@@ -43,6 +44,7 @@ class AlignerConfig:
     category_scale_modes: tuple[tuple[str, str], ...] = ()
     max_candidates: int = 12
     refinements: int = 3
+    score_looks: int = 3
     initial_scale: str = "model"
     estimate_gravity: bool = True
     depth_masks: bool = True
@@ -59,7 +61,7 @@ class AlignerConfig:
                 )
         if self.initial_scale not in ("model", "category"):
             raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
-        for name in ("max_candidates", "refinements", "max_rows"):
+        for name in ("max_candidates", "refinements", "score_looks", "max_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -150,7 +152,7 @@ class Aligner:
                 CadSurface(self.cad.points, self.cad.normals, part.model), part.start, part.box_samples,
                 generator,
                 parametrisation=self.model_config.parametrisation, scale_mode=part.scale_mode,
-                refinements=self.config.refinements, clock=clock,
+                refinements=self.config.refinements, looks=self.config.score_looks, clock=clock,
             )  # fmt: skip
             poses.append(pose)
             scores.append(score)

@@ -49,15 +49,13 @@ def detect(
     """Find up to `keep` objects a scene of whose points at least `min_visible` are seen, and box them."""
     model, pose = scene.model[:, : scene.objects], scene.pose.map(lambda x: x[:, : scene.objects])
     present = scene.present[:, : scene.objects]
-    cam = pose.transform(cad.points[model][:, :, :points])
-    uv, in_front = project(cam, scene.intrinsics)
-    inside = in_front & ((uv >= 0) & (uv <= scene.size_px[:, None, None] - 1)).all(-1)
-    hits = caster.cast(scene, uv.flatten(1, 2))
+    uv, in_front = project(pose.transform(cad.points[model]), scene.intrinsics)
+    on_image = in_front & ((uv >= 0) & (uv <= scene.size_px[:, None, None] - 1)).all(-1)
+    few, inside = uv[:, :, :points], on_image[:, :, :points]
+    hits = caster.cast(scene, few.flatten(1, 2))
     slots = torch.arange(scene.objects, device=uv.device)[None, :, None]
     seen = inside & (hits.slot.view(inside.shape) == slots) & present[..., None]
-    far = torch.full_like(uv, torch.inf)
-    low = torch.where(seen[..., None], uv, far).amin(2)
-    high = torch.where(seen[..., None], uv, -far).amax(2)
+    low, high = _seen_bounds(uv, on_image, few, inside, seen)
     visible = seen.float().mean(-1)
     valid = (visible >= min_visible) & ((high - low) >= MIN_BOX_PX).all(-1)
     depth = torch.where(seen, hits.depth_m.view(inside.shape), torch.nan).nanmedian(-1).values
@@ -69,6 +67,22 @@ def detect(
     valid = valid.gather(1, slot)
     boxes = torch.where(valid[..., None], boxes.gather(1, corner), boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
     return SceneDetections(slot, valid, boxes, depth.nan_to_num(3.0).gather(1, slot), visible.gather(1, slot))
+
+
+def _seen_bounds(uv, on_image, few, inside, seen):
+    """(B, N, 2) lower and upper bounds of what is seen of every object.
+
+    A few cast points miss the tips of an object. Where the outermost of them on a side is seen, that side
+    is taken from all projected points (uv, on_image); where it is hidden, from the points that are seen.
+    """
+    far = torch.inf
+    bounds = []
+    for sign in (1, -1):
+        every = torch.where(on_image[..., None], sign * uv, far).amin(2)
+        tried = torch.where(inside[..., None], sign * few, far).amin(2)
+        found = torch.where(seen[..., None], sign * few, far).amin(2)
+        bounds.append(sign * torch.where(found <= tried, every, found))
+    return bounds
 
 
 def take_slots(pose: Pose, slot: torch.Tensor) -> Pose:

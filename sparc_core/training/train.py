@@ -197,7 +197,7 @@ class Trainer:
         reached, _ = refine(
             self.network, config.model.inputs, few.frame, few.source, few.surface, start, few.box_samples,
             self.generator, parametrisation=config.model.parametrisation, refinements=config.refinements,
-            score=False,
+            looks=0,
         )  # fmt: skip
         reached = Pose(*(torch.cat((getattr(reached, n), getattr(pose, n)[rows:])) for n in ("R", "T", "S")))
         return where(travelled, reached, pose), travelled

@@ -47,7 +47,7 @@ def test_the_shipped_network_beats_its_start_poses_by_far(aligner, library):
         shipped.add(image, *poses_of(align(aligner, image), image))
         add_best_start(starts, aligner, image)
     right, before = (table.right("20cm/20deg/20%").mean() for table in (shipped, starts))
-    assert right >= 2 * before
+    assert right >= 1.5 * before
     assert before > 0
 
 

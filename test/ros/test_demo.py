@@ -31,7 +31,7 @@ from sparc_ros.conversions import tf_frame_name  # noqa: E402
 from sparc_ros.transform_adapter import matrix_from_pose, matrix_from_transform  # noqa: E402
 
 FRAMES = 4
-FOCAL_PX, CENTRE = 525.0, (319.5, 239.5)
+FOCAL_PX, CENTRE = 465.0, (319.5, 239.5)
 LIBRARY = "procedural:1000-1011"
 
 
