@@ -71,13 +71,13 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
     def search(rows):
         samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
         part = batch.rows(rows, samples)
-        surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model)
+        surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model, part.start.S)
         return refine(aligner.network, inputs, part.frame, part.source, surface, part.start, part.box_samples,
                       generator, parametrisation=aligner.model_config.parametrisation)  # fmt: skip
 
     samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
     part = batch.rows(every, samples)
-    surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model)
+    surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model, part.start.S)
 
     def assemble():
         return observe_tokens(

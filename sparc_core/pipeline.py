@@ -147,9 +147,9 @@ class Aligner:
         poses, scores = [], []
         for rows in batch.chunks(self.config.max_rows):
             part = batch.rows(rows, box_samples)
+            surface = CadSurface(self.cad.points, self.cad.normals, part.model, part.start.S)
             pose, score = refine(
-                self.network, inputs, part.frame, part.source,
-                CadSurface(self.cad.points, self.cad.normals, part.model), part.start, part.box_samples,
+                self.network, inputs, part.frame, part.source, surface, part.start, part.box_samples,
                 generator,
                 parametrisation=self.model_config.parametrisation, scale_mode=part.scale_mode,
                 refinements=self.config.refinements, looks=self.config.score_looks, clock=clock,

@@ -25,6 +25,11 @@ class Pose:
         """The batch shape."""
         return self.T.shape[:-1]
 
+    @property
+    def mean_extent(self) -> torch.Tensor:
+        """(..., 1) root mean square of the three extents, in metres: the object's size."""
+        return self.S.square().mean(-1, keepdim=True).sqrt()
+
     def transform(self, points_cad: torch.Tensor) -> torch.Tensor:
         """(..., K, 3) unit-cube points -> (..., K, 3) camera points in metres."""
         return (points_cad * self.S[..., None, :]) @ self.R.transpose(-1, -2) + self.T[..., None, :]

@@ -4,53 +4,61 @@ Three kinds of token (Multi-SPARC section 3.2), told apart by τ: 0 a pixel in t
 which a CAD point was reprojected, 2 a CAD point itself.
 
 - "paper" layout: `[RGB 3, normal 3, depth 1, mask 1, bearing 3, τ 1, detection id 1]`.
-- "object" layout (default): the same camera-frame channels with flags for what is missing, τ one-hot,
-  no id (separate encoding already tells the objects apart), and beside them the sample lifted by its
-  depth into the current object frame with its normal, the CAD point and normal that were reprojected
-  there, the cosine between CAD normal and view, and the pixel's place in the detected box. What is
-  the same for all tokens of an object goes into the pose context.
+- "object" layout (default): the same camera-frame channels with flags for what is missing, and beside
+  them the sample lifted by its depth into the current object frame with its normal, the closest point
+  of the CAD surface to it, and the pixel's place in the detected box. A CAD point and the pixel it
+  falls on share one token (τ = 1), so there are no tokens of their own for CAD points, and no id
+  (separate encoding already tells the objects apart). What is the same for all tokens of an object
+  goes into the pose context.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
+from sparc_core.inputs.compare import box_residual, closest_surface_points
 from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples
 
 LAYOUTS = ("object", "paper")
 DEPTH_UNIT_M = 3.0  # brings depths of a room to about 1
-OBJECT_LIMIT = 2.0  # object-frame coordinates are clamped here: 0.5 is the surface of the box
+CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
+OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How many tokens, and in which layout. Raises ValueError naming the field out of range."""
+    """How many tokens, and in which layout. n_bbox pixels of the box, n_cad reprojected CAD points,
+    n_surface CAD points among which closest points are searched.
+
+    Raises ValueError naming the field out of range.
+    """
 
     layout: str = "object"
     n_bbox: int = 64
     n_cad: int = 48
+    n_surface: int = 384
 
     def __post_init__(self):
         if self.layout not in LAYOUTS:
             raise ValueError(f"input layout must be one of {LAYOUTS}, got {self.layout!r}")
-        for name in ("n_bbox", "n_cad"):
+        for name in ("n_bbox", "n_cad", "n_surface"):
             if getattr(self, name) < 1:
                 raise ValueError(f"input {name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def token_channels(self) -> int:
         """C_input."""
-        return 13 if self.layout == "paper" else 31
+        return 13 if self.layout == "paper" else 45
 
     @property
     def context_channels(self) -> int:
         """Channels of the pose context (none in the paper's layout)."""
-        return 0 if self.layout == "paper" else 18
+        return 0 if self.layout == "paper" else 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,41 +85,23 @@ def assemble_tokens(
     reprojected_in_front: (B, N, n_cad) bool. Off-image and behind-camera tokens are marked invalid.
     """
     on_image = reprojected.inside & reprojected_in_front
-    cad_cam = pose.transform(cad.points)
-    cad_normal_cam = pose.transform_normals(cad.normals)
-    groups = (
-        _camera_channels(frame, box_samples),
-        _camera_channels(frame, reprojected),
-        _cad_camera_channels(cad_cam, cad_normal_cam),
-    )
     if config.layout == "paper":
-        features = torch.cat([_with_paper_tags(group, tau) for tau, group in enumerate(groups)], 2)
-        context = None
-    else:
-        view_cosine = (cad_normal_cam * F.normalize(cad_cam, dim=-1)).sum(-1, keepdim=True)
-        cad_object = torch.cat((cad.points, pose.normals_in_object_axes(cad.normals)), -1)
-        places = (
-            _lift(frame, pose, box_samples),
-            _lift(frame, pose, reprojected),
-            cad_object,
-        )
-        pairs = (None, torch.cat((cad_object, view_cosine), -1), torch.cat((cad_object, view_cosine), -1))
-        pixels = (box_samples.uv_px, reprojected.uv_px, reprojected.uv_px)
-        features = torch.cat(
-            [
-                _with_object_tags(frame, *parts, tau)
-                for tau, parts in enumerate(zip(groups, places, pairs, pixels, strict=True))
-            ],
-            2,
-        )
-        context = pose_context(frame, pose)
-    always = torch.ones_like(on_image)
-    return Tokens(features, context, torch.cat((box_samples.inside, on_image, always), -1))
+        return _paper_tokens(frame, pose, box_samples, reprojected, on_image, cad)
+    both = _join(box_samples, reprojected)
+    features = torch.cat((
+        _camera_channels(frame, both),
+        _lifted_channels(frame, pose, both, cad),
+        F.pad(_cad_channels(pose, cad), (0, 0, config.n_bbox, 0)),
+        _place_in_box(frame, both.uv_px),
+    ), -1)  # fmt: skip
+    valid = torch.cat((box_samples.inside, on_image), -1)
+    return Tokens(features, pose_context(frame, pose, cad), valid)
 
 
-def pose_context(frame: Frame, pose: Pose) -> torch.Tensor:
-    """(B, N, 18): log S, log |T|, T/|T|, the same direction and gravity's opposite in object axes,
-    whether gravity is known, and which sides of the box touch the image border."""
+def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
+    """(B, N, 25): log S, log |T|, T/|T|, the same direction and gravity's opposite in object axes,
+    whether gravity is known, which sides of the box touch the image border, log of S over the expected
+    extents, and how far the projected model's box is from the detected one."""
     distance = pose.T.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     direction = pose.T / distance
     has_up = frame.has_up[:, None, None].to(pose.T.dtype).expand(*pose.shape, 1)
@@ -120,7 +110,15 @@ def pose_context(frame: Frame, pose: Pose) -> torch.Tensor:
     low, high = frame.boxes_xyxy[..., :2], frame.boxes_xyxy[..., 2:]
     touches = torch.cat((low <= limit[..., :2], high >= limit[..., 2:]), -1).to(pose.T.dtype)
     view_object = (direction[..., None, :] @ pose.R)[..., 0, :]
-    return torch.cat((pose.S.log(), distance.log(), direction, view_object, up_object, has_up, touches), -1)
+    return torch.cat((
+        pose.S.log(), distance.log(), direction, view_object, up_object, has_up, touches,
+        (pose.S / cad.expected_m).log(), box_residual(frame, pose, cad.surface),
+    ), -1)  # fmt: skip
+
+
+def _join(a: PixelSamples, b: PixelSamples) -> PixelSamples:
+    """Both sets of samples as one, along the pixels."""
+    return PixelSamples(*(torch.cat((getattr(a, f.name), getattr(b, f.name)), 2) for f in fields(a)))
 
 
 def _camera_channels(frame: Frame, samples: PixelSamples) -> torch.Tensor:
@@ -141,38 +139,71 @@ def _camera_channels(frame: Frame, samples: PixelSamples) -> torch.Tensor:
     )
 
 
-def _cad_camera_channels(cad_cam: torch.Tensor, cad_normal_cam: torch.Tensor) -> torch.Tensor:
-    """The same 13 channels for CAD points: their own normal, depth and bearing; RGB and mask zero."""
-    zero = torch.zeros_like(cad_cam[..., :1])
-    bearing = F.normalize(cad_cam, dim=-1)
-    depth = cad_cam[..., 2:] / DEPTH_UNIT_M
-    return torch.cat((zero, zero, zero, cad_normal_cam, depth, zero, bearing, zero + 1, zero), -1)
+def _lifted_channels(frame: Frame, pose: Pose, samples: PixelSamples, cad: CadSamples) -> torch.Tensor:
+    """(B, N, K, 18): the sample's 3D point in mean extents and in unit-cube coordinates, its normal, and
+    against the closest CAD point: offset, its normal, distance, distance along the normal, the cosine
+    between both normals. All along the current object's axes; zero without depth."""
+    size = pose.mean_extent[..., None]
+    q = pose.to_object(bearing_z1(samples.uv_px, frame.intrinsics) * samples.depth_m[..., None])
+    scaled = q * (pose.S[..., None, :] / size)
+    normal = pose.rotate_normals_to_object(samples.normal_cam)
+    shape = pose.S[..., None, :] / size
+    surface_normals = pose.normals_in_object_axes(cad.surface_normals)
+    closest = closest_surface_points(scaled, cad.surface * shape, surface_normals)
+    offset = closest.offset.clamp(-OBJECT_LIMIT, OBJECT_LIMIT)
+    lifted = torch.cat((
+        scaled.clamp(-OBJECT_LIMIT, OBJECT_LIMIT), q.clamp(-CUBE_LIMIT, CUBE_LIMIT),
+        offset, closest.normal, offset.norm(dim=-1, keepdim=True),
+        (offset * closest.normal).sum(-1, keepdim=True),
+    ), -1)  # fmt: skip
+    lifted = torch.where(samples.has_depth[..., None], lifted, torch.zeros_like(lifted))
+    agreement = (normal * closest.normal).sum(-1, keepdim=True) * samples.has_depth[..., None]
+    return torch.cat((lifted, normal, agreement), -1)
+
+
+def _cad_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
+    """(B, N, K, 12): the reprojected CAD point in mean extents and in unit-cube coordinates, its normal,
+    its own depth, the cosine between normal and view, and a 1 that tells these tokens (τ = 1) apart."""
+    points_cam = pose.transform(cad.points)
+    view = F.normalize(points_cam, dim=-1)
+    cosine = (pose.transform_normals(cad.normals) * view).sum(-1, keepdim=True)
+    shape = pose.S[..., None, :] / pose.mean_extent[..., None]
+    return torch.cat((
+        cad.points * shape, cad.points, pose.normals_in_object_axes(cad.normals),
+        points_cam[..., 2:] / DEPTH_UNIT_M, cosine, torch.ones_like(cosine),
+    ), -1)  # fmt: skip
+
+
+def _place_in_box(frame: Frame, uv_px: torch.Tensor) -> torch.Tensor:
+    """(B, N, K, 2): −1 to 1 from one side of the detected box to the other, clamped to ±2."""
+    low, high = frame.boxes_xyxy[:, :, None, :2], frame.boxes_xyxy[:, :, None, 2:]
+    return ((2 * uv_px - low - high) / (high - low).clamp(min=1)).clamp(-2, 2)
+
+
+def _paper_tokens(frame, pose, box_samples, reprojected, on_image, cad) -> Tokens:
+    """The paper's layout: pixels and CAD points as tokens of their own, with τ and detection id."""
+    groups = (
+        _camera_channels(frame, box_samples),
+        _camera_channels(frame, reprojected),
+        _cad_camera_channels(pose, cad),
+    )
+    features = torch.cat([_with_paper_tags(group[..., :11], tau) for tau, group in enumerate(groups)], 2)
+    return Tokens(features, None, torch.cat((box_samples.inside, on_image, torch.ones_like(on_image)), -1))
+
+
+def _cad_camera_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
+    """(B, N, K, 11) channels of CAD points: their own normal, depth and bearing; RGB and mask zero."""
+    points_cam = pose.transform(cad.points)
+    zero = torch.zeros_like(points_cam[..., :1])
+    bearing = F.normalize(points_cam, dim=-1)
+    depth = points_cam[..., 2:] / DEPTH_UNIT_M
+    return torch.cat((zero, zero, zero, pose.transform_normals(cad.normals), depth, zero, bearing), -1)
 
 
 def _with_paper_tags(channels: torch.Tensor, tau: int) -> torch.Tensor:
-    """The paper's 13 channels: without our flags, with τ and the detection's number in its block."""
+    """The 11 channels with τ and the detection's number in its block."""
     objects = channels.shape[1]
     number = torch.arange(objects, device=channels.device, dtype=channels.dtype)[None, :, None, None]
     shape = (*channels.shape[:-1], 1)
     tags = (torch.full(shape, float(tau), dtype=channels.dtype, device=channels.device), number.expand(shape))
-    return torch.cat((channels[..., :11], *tags), -1)
-
-
-def _with_object_tags(frame, channels, place, pair, uv_px, tau):
-    """31 channels: camera frame 13, τ one-hot 3, object frame 6, CAD pair 7, place in the box 2."""
-    shape = (*channels.shape[:-1], 1)
-    tags = torch.zeros(*shape[:-1], 3, dtype=channels.dtype, device=channels.device)
-    tags[..., tau] = 1
-    if pair is None:
-        pair = torch.zeros(*shape[:-1], 7, dtype=channels.dtype, device=channels.device)
-    low, high = frame.boxes_xyxy[:, :, None, :2], frame.boxes_xyxy[:, :, None, 2:]
-    in_box = ((2 * uv_px - low - high) / (high - low).clamp(min=1)).clamp(-2, 2)
-    return torch.cat((channels, tags, place, pair, in_box), -1)
-
-
-def _lift(frame: Frame, pose: Pose, samples: PixelSamples) -> torch.Tensor:
-    """(B, N, K, 6): the sample's 3D point and normal in the current object frame, zero without depth."""
-    points_cam = bearing_z1(samples.uv_px, frame.intrinsics) * samples.depth_m[..., None]
-    q = pose.to_object(points_cam).clamp(-OBJECT_LIMIT, OBJECT_LIMIT)
-    q = torch.where(samples.has_depth[..., None], q, torch.zeros_like(q))
-    return torch.cat((q, pose.rotate_normals_to_object(samples.normal_cam)), -1)
+    return torch.cat((channels, *tags), -1)

@@ -30,10 +30,18 @@ class PixelSamples:
 
 @dataclass(frozen=True, eq=False)
 class CadSamples:
-    """CAD points of each object: points and normals (B, N, K, 3) in unit-cube coordinates."""
+    """CAD models of each object as points, in unit-cube coordinates.
+
+    points, normals (B, N, K, 3): those that are reprojected. surface, surface_normals (B, N, P, 3): a
+    denser cover of the model to find closest points on. expected_m (B, N, 3): the extents in metres that
+    the object is believed to have, usually the CAD model's own.
+    """
 
     points: torch.Tensor
     normals: torch.Tensor
+    surface: torch.Tensor
+    surface_normals: torch.Tensor
+    expected_m: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparc_core.inputs.samples import CadSamples, Frame
+from sparc_core.inputs.samples import Frame
 
 BOX_GROWTH = 0.10  # the box is extended by 10 % of its size in all
 
@@ -29,8 +29,8 @@ def select_box_pixels(frame: Frame, count: int, generator: torch.Generator) -> t
 
 def select_cad_points(
     points: torch.Tensor, normals: torch.Tensor, model: torch.Tensor, count: int, generator: torch.Generator
-) -> CadSamples:
-    """`count` random surface points of every object's CAD model.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points and normals (B, N, count, 3): random surface points of every object's CAD model.
 
     points, normals: (M, P, 3) of the library. model: (B, N) indices. A random window of the stored
     points is read: they are in random order, so any window is a uniform sample of the surface.
@@ -43,4 +43,4 @@ def select_cad_points(
     )
     index = (first[..., None] + torch.arange(count, device=model.device)) % total
     chosen = model[..., None].expand_as(index)
-    return CadSamples(points[chosen, index], normals[chosen, index])
+    return points[chosen, index], normals[chosen, index]

@@ -1,10 +1,9 @@
 """Instance masks from a depth image and boxes alone, for detections that bring no mask.
 
-Perception stage: z-depth, a pinhole camera and one box come in; the pixels that probably belong to the
-object go out. The steps: the plane the object stands on is found along the box's lower border and
-removed; the nearest substantial surface in the middle of the box is the seed; pixels near the seed's depth
-are grouped into pieces along depth jumps; pieces that run on across the border of the box belong to
-something else.
+Perception stage: z-depth, a pinhole camera and all boxes of an image come in; the pixels that probably
+belong to each object go out. Floor and walls are removed, what is left is cut into pieces along depth
+jumps, and every piece goes to the box it fills best: a chair before a table lies in both boxes, but
+fits its own.
 """
 
 from __future__ import annotations
@@ -14,195 +13,164 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sparc_core.perception.support import SupportPlane, find_support
+from sparc_core.perception.background import foreground
 from sparc_core.types import Camera
 
-MIN_VALID_SHARE = 0.05
-MIN_VALID_PIXELS = 40
-# The middle of the box that is searched for the seed: this share of its width and height.
-CORE_SHARE = 0.6
-# The seed is the nearest layer, half a half-diagonal thick, that holds this share of the core.
-SEED_SHARE = 0.25
-# A plane that most of the core lies on is the object itself (a table top), not what it stands on.
-MAX_SUPPORT_SHARE = 0.6
-# Pieces smaller than this share of the box are noise.
-MIN_PIECE_SHARE = 0.002
-# A piece runs on across the border when its crossings exceed this share of its own size (root of area).
-MAX_CROSSING = 0.35
+MIN_PIECE_PX = 12
 JUMP_INVERSE_M = 0.008
+# A box that is this many times as large as the object could be at a piece's depth is not filled by it.
+TOO_LARGE = 1.3
+TOO_SMALL = 0.35
+UNLIKELY = 0.2
+# A piece joins an object when this share of it lies in the box and its depth is within half a diagonal.
+MIN_INSIDE = 0.6
+MIN_MASK_PX = 20
 
 
 @dataclass(frozen=True, eq=False)
-class BoxMask:
-    """The mask of one box, or the reason why there is none.
+class Pieces:
+    """labels (H, W) int32, 0 where there is no piece; per piece 1…P: area (P,) in pixels, depth_m (P,)."""
 
-    mask: (H, W) bool or None. confidence in [0, 1]: share of the box's pixels that have depth, times the
-    share of its foreground that the seed's own piece makes up. depth_m: median depth of the mask, or
-    None. support: the plane the object stands on, or None where none was found.
-    """
-
-    mask: np.ndarray | None
-    confidence: float
-    depth_m: float | None = None
-    support: SupportPlane | None = None
-    reason: str | None = None
+    labels: np.ndarray
+    area: np.ndarray
+    depth_m: np.ndarray
 
 
-def depth_box_mask(
-    depth_m: np.ndarray,
-    camera: Camera,
-    box_xyxy,
-    *,
-    half_diagonal_m: float = 0.6,
-    up_cam=None,
-    seed: int = 0,
-) -> BoxMask:
-    """The pixels of a box that belong to its object, judged by depth.
+def depth_masks(
+    depth_m: np.ndarray, camera: Camera, boxes_xyxy, diagonals_m, *, seed: int = 0
+) -> list[np.ndarray | None]:
+    """A mask (H, W) bool for every box, or None where nothing in the box stands out.
 
     depth_m: (H, W) float z-depth in metres, 0 or NaN where there is none. camera: a pinhole (rectify
-    first). box_xyxy: pixels. half_diagonal_m: half the diagonal of a typical object of the category:
-    what is farther from the seed in depth is not the object. up_cam: gravity's opposite when known;
-    `camera.up_cam` is taken when None. seed: of the random plane hypotheses.
+    first). boxes_xyxy: (D, 4) pixels. diagonals_m: (D,) diagonal of each object's typical or CAD box. seed:
+    of the random plane hypotheses. No pixel belongs to two masks.
 
-    Without depth in the box, or with an empty box, the mask is None and `reason` says why. Raises
-    ValueError for a depth image of another size than the camera's or a half diagonal that is not positive.
+    Raises ValueError for a depth image of another size than the camera's, a box that is not finite or a
+    diagonal that is not positive.
     """
     if depth_m.shape != (camera.height, camera.width):
         raise ValueError(f"depth_m: expected {(camera.height, camera.width)}, got {depth_m.shape}")
-    if not half_diagonal_m > 0:
-        raise ValueError(f"half_diagonal_m: expected a positive length, got {half_diagonal_m}")
-    bounds = _pixel_bounds(box_xyxy, camera)
-    if bounds is None:
-        return BoxMask(None, 0.0, reason=f"the box {tuple(box_xyxy)} holds no pixel of the image")
-    left, top, right, bottom = bounds
-    inside = (slice(top, bottom), slice(left, right))
-    depth = depth_m[inside]
-    valid = np.isfinite(depth) & (depth > 0)
-    if valid.sum() < max(MIN_VALID_PIXELS, MIN_VALID_SHARE * valid.size):
-        return BoxMask(None, 0.0, reason=f"only {valid.sum()} of the box's {valid.size} pixels have depth")
-
-    up = camera.up_cam if up_cam is None else up_cam
-    support = find_support(depth_m, camera, bounds, up, np.random.default_rng(seed))
-    above = valid
-    if support is not None:
-        above = valid & support.is_above(depth, camera, left, top)
-        core = _core(above)[_core(valid)]
-        if core.size and core.mean() < 1 - MAX_SUPPORT_SHARE:
-            support, above = None, valid
-    seed_depth = _seed_depth(depth, above, half_diagonal_m)
-    if seed_depth is None:
-        return BoxMask(None, 0.0, support=support, reason="nothing stands out from the plane below the box")
-    near = above & (depth > seed_depth - half_diagonal_m) & (depth < seed_depth + 1.5 * half_diagonal_m)
-    local, main_share = _own_pieces(depth_m, near, bounds, seed_depth, half_diagonal_m)
-    mask = np.zeros(depth_m.shape, dtype=bool)
-    mask[inside] = local
-    confidence = float(valid.mean() * main_share)
-    return BoxMask(mask, confidence, float(np.median(depth[local])), support)
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    diagonals = np.asarray(diagonals_m, dtype=np.float64).reshape(-1)
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"boxes_xyxy: expected finite numbers, got {boxes.tolist()}")
+    if not (diagonals > 0).all():
+        raise ValueError(f"diagonals_m: expected positive lengths, got {diagonals.tolist()}")
+    pieces = cut_into_pieces(depth_m, foreground(depth_m, camera, boxes, seed))
+    windows = [_window(box, camera) for box in boxes]
+    inside, fill = _overlaps(pieces, boxes, windows)
+    score = fill * inside**2 * _size_plausible(pieces, boxes, diagonals, camera)
+    main = _main_pieces(score)
+    owner = _owners(pieces, inside, main, diagonals)
+    return [
+        _mask_of(d, window, pieces, depth_m, owner, main[d], diagonals[d]) for d, window in enumerate(windows)
+    ]
 
 
-def separate_masks(masks: list[np.ndarray | None]) -> list[np.ndarray | None]:
-    """Give each pixel that several masks claim to the smallest of them.
+def cut_into_pieces(depth_m: np.ndarray, front: np.ndarray) -> Pieces:
+    """Connected pieces of the foreground, cut along depth jumps."""
+    inverse = np.zeros(front.shape, dtype=np.float32)
+    np.divide(1, depth_m, out=inverse, where=front)
+    # small holes (dark glass, dropped pixels) take over the nearest depth around them
+    missing = ~(np.isfinite(depth_m) & (depth_m > 0))
+    inverse = np.where(missing, cv2.dilate(inverse, np.ones((5, 5), np.uint8)), inverse)
+    solid = front | (missing & (inverse > 0))
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    # a pixel is at a jump when a neighbour lies clearly behind it; holes do not count as behind
+    nearest = cv2.erode(np.where(solid, inverse, np.float32(1e3)), cross)
+    whole = solid & (inverse - nearest < JUMP_INVERSE_M + 0.012 * inverse)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(whole.astype(np.uint8), connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < MIN_PIECE_PX
+    small[0] = True
+    number = np.zeros(count, dtype=np.int32)
+    number[~small] = np.arange(1, (~small).sum() + 1)
+    labels = number[labels]
+    # the jump pixels were taken out to separate the pieces: each goes back to a piece beside it
+    grown = cv2.dilate(labels.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
+    labels = np.where(front, np.where(labels == 0, grown, labels), 0)
+    area = np.bincount(labels.ravel(), minlength=len(number[~small]) + 1)[1:].astype(np.float64)
+    depth = np.bincount(labels.ravel(), np.where(front, depth_m, 0).ravel(), minlength=len(area) + 1)[1:]
+    return Pieces(labels, area, depth / np.maximum(area, 1))
 
-    A monitor stands inside the box of its table and a chair in front of it; never the other way round in
-    a way that matters. masks: (H, W) bool each or None, which stays None.
-    """
-    order = sorted((i for i, mask in enumerate(masks) if mask is not None), key=lambda i: masks[i].sum())
-    separated: list[np.ndarray | None] = [None] * len(masks)
-    taken = None
-    for i in order:
-        separated[i] = masks[i].copy() if taken is None else masks[i] & ~taken
-        taken = masks[i].copy() if taken is None else taken | masks[i]
-    return separated
 
-
-def _pixel_bounds(box_xyxy, camera: Camera) -> tuple[int, int, int, int] | None:
-    """Integer bounds (ends exclusive) of the pixels whose centres lie in the box, None when there is none."""
-    box = np.asarray(box_xyxy, dtype=np.float64)
-    if not np.isfinite(box).all():
-        return None
+def _window(box, camera: Camera) -> tuple[slice, slice]:
+    """Rows and columns of the pixels whose centres lie in the box."""
     left, top = np.clip(np.ceil(box[:2]), 0, None).astype(int)
     right, bottom = np.minimum(np.floor(box[2:]) + 1, (camera.width, camera.height)).astype(int)
-    return (int(left), int(top), int(right), int(bottom)) if right > left and bottom > top else None
+    return slice(top, max(top, bottom)), slice(left, max(left, right))
 
 
-def _core_slices(crop: np.ndarray) -> tuple[slice, slice]:
-    margins = [int(size * (1 - CORE_SHARE) / 2) for size in crop.shape]
-    return tuple(slice(m, size - m) for m, size in zip(margins, crop.shape, strict=True))
+def _overlaps(pieces: Pieces, boxes: np.ndarray, windows) -> tuple[np.ndarray, np.ndarray]:
+    """(P, D) share of each piece that lies in each box; (P, D) overlap (IoU) of the bounds of that part
+    with the box."""
+    count = len(pieces.area)
+    inside, fill = np.zeros((count, len(boxes))), np.zeros((count, len(boxes)))
+    for d, (box, window) in enumerate(zip(boxes, windows, strict=True)):
+        crop = pieces.labels[window]
+        rows, columns = np.nonzero(crop)
+        label = crop[rows, columns] - 1
+        inside[:, d] = np.bincount(label, minlength=count) / np.maximum(pieces.area, 1)
+        low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+        for axis, values in enumerate((columns + window[1].start, rows + window[0].start)):
+            np.minimum.at(low[:, axis], label, values)
+            np.maximum.at(high[:, axis], label, values)
+        extent = np.clip(high - low + 1, 0, None)
+        size = np.maximum(box[2:] - box[:2], 1)
+        fill[:, d] = np.where(inside[:, d] > 0, np.minimum(extent / size, 1).prod(1), 0)
+    return inside, fill
 
 
-def _core(crop: np.ndarray) -> np.ndarray:
-    return crop[_core_slices(crop)]
+def _size_plausible(pieces: Pieces, boxes: np.ndarray, diagonals: np.ndarray, camera: Camera) -> np.ndarray:
+    """(P, D) 1, or `UNLIKELY` where an object of the box's size at the piece's depth would be far larger or
+    smaller than it is. What is cut off by the image border or hidden only makes a box smaller."""
+    size = (boxes[:, 2:] - boxes[:, :2]) / [camera.fx, camera.fy]
+    metres = np.linalg.norm(size, axis=1)[None] * pieces.depth_m[:, None]
+    limit = np.array([1.5, 1.5, camera.width - 2.5, camera.height - 2.5])
+    cut = (boxes[:, :2] <= limit[:2]).any(1) | (boxes[:, 2:] >= limit[2:]).any(1)
+    unlikely = (metres > TOO_LARGE * diagonals) | ((metres < TOO_SMALL * diagonals) & ~cut)
+    return np.where(unlikely, UNLIKELY, 1.0)
 
 
-def _seed_depth(depth: np.ndarray, candidates: np.ndarray, half_diagonal_m: float) -> float | None:
-    """Depth of the nearest layer of the core that holds a fair share of its pixels."""
-    values = _core(depth)[_core(candidates)]
-    if len(values) < MIN_VALID_PIXELS:
-        values = depth[candidates]
-        if len(values) < MIN_VALID_PIXELS:
-            return None
-    values = np.sort(values[:: max(1, len(values) // 2000)])
-    # How many values lie in the layer that starts at each value.
-    count = np.searchsorted(values, values + 0.5 * half_diagonal_m, side="right") - np.arange(len(values))
-    # Depths spread over many metres: no layer holds that share, the fullest one is taken.
-    enough = np.flatnonzero(count >= min(SEED_SHARE * len(values), count.max()))
-    first = enough[0]
-    return float(np.median(values[first : first + count[first]]))
+def _main_pieces(score: np.ndarray) -> np.ndarray:
+    """(D,) the piece every box gets first, −1 for none: best pairs first, no piece twice while others
+    are left."""
+    main = np.full(score.shape[1], -1)
+    left = score.copy()
+    for _ in range(score.shape[1]):
+        if left.size == 0 or left.max() <= 0:
+            break
+        p, d = np.unravel_index(left.argmax(), left.shape)
+        main[d] = p
+        left[p], left[:, d] = 0, 0
+    return main
 
 
-def _own_pieces(
-    depth_m: np.ndarray, near: np.ndarray, bounds, seed_depth: float, half_diagonal_m: float
-) -> tuple[np.ndarray, float]:
-    """The pieces of `near` that are the object's: (h, w) bool, and the share of the seed's own piece."""
-    labels, stats = _pieces(depth_m, near, bounds)
-    area = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
-    area[0] = 0  # the background
-    depth = depth_m[bounds[1] : bounds[3], bounds[0] : bounds[2]]
-    layer = near & (np.abs(depth - seed_depth) < 0.5 * half_diagonal_m)
-    in_core = np.bincount(_core(labels)[_core(layer)], minlength=len(area)).astype(np.float64)
-    in_core[0] = 0
-    main = int(np.argmax(in_core)) if in_core.any() else int(np.argmax(area))
-    crossings = _crossings(depth_m, labels, bounds, len(area))
-    kept = (area >= MIN_PIECE_SHARE * near.size) & (crossings <= MAX_CROSSING * np.sqrt(area))
-    kept[main] = True
-    kept[0] = False
-    local = kept[labels]
-    # The jump pixels between the pieces were taken out: the object's own rim comes back.
-    grown = cv2.dilate(local.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    others = (labels > 0) & ~local
-    return grown & near & ~others, float(area[main] / max(area.sum(), 1.0))
+def _owners(pieces: Pieces, inside, main, diagonals) -> np.ndarray:
+    """(P,) the box each piece goes to, −1 for none: its own if it is a main piece, else that of the box
+    around it whose main piece is nearest in depth."""
+    owner = np.full(len(pieces.area), -1)
+    has_main = main >= 0
+    if has_main.any() and len(owner):
+        gap = np.abs(pieces.depth_m[:, None] - pieces.depth_m[np.maximum(main, 0)][None])
+        joins = (inside >= MIN_INSIDE) & has_main[None] & (gap < diagonals / 2)
+        gap = np.where(joins, gap / diagonals, np.inf)
+        owner = np.where(joins.any(1), gap.argmin(1), -1)
+    owner[main[has_main]] = np.flatnonzero(has_main)
+    return owner
 
 
-def _pieces(depth_m: np.ndarray, near: np.ndarray, bounds) -> tuple[np.ndarray, np.ndarray]:
-    """Connected pieces of `near` cut along depth jumps: (h, w) labels, 0 for none, and OpenCV's stats."""
-    inverse = np.zeros(near.shape, dtype=np.float32)
-    depth = depth_m[bounds[1] : bounds[3], bounds[0] : bounds[2]]
-    np.divide(1, depth, out=inverse, where=near)
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    # A pixel is at a jump when a neighbour lies clearly behind it; holes do not count as behind.
-    nearest = cv2.erode(np.where(near, inverse, np.float32(1e3)), cross)
-    whole = near & (inverse - nearest < JUMP_INVERSE_M + 0.012 * inverse)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(whole.astype(np.uint8), connectivity=4)
-    return labels, stats
-
-
-def _crossings(depth_m: np.ndarray, labels: np.ndarray, bounds, count: int) -> np.ndarray:
-    """(count,) number of border pixels over which each piece runs on outside the box.
-
-    The lower border is left out: what stands on the floor often touches it.
-    """
-    left, top, right, bottom = bounds
-    height, width = depth_m.shape
-    found = np.zeros(count)
-    sides = []
-    if left > 0:
-        sides.append((labels[:, 0], depth_m[top:bottom, left], depth_m[top:bottom, left - 1]))
-    if right < width:
-        sides.append((labels[:, -1], depth_m[top:bottom, right - 1], depth_m[top:bottom, right]))
-    if top > 0:
-        sides.append((labels[0], depth_m[top, left:right], depth_m[top - 1, left:right]))
-    for label, inner, outer in sides:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            goes_on = np.abs(1 / inner - 1 / outer) < JUMP_INVERSE_M + 0.012 / inner
-        found += np.bincount(label[goes_on], minlength=count)
-    return found
+def _mask_of(d, window, pieces: Pieces, depth_m, owner, main: int, diagonal_m: float) -> np.ndarray | None:
+    """The pixels of box d's pieces within the box and not farther than a diagonal from the main piece."""
+    if main < 0:
+        return None
+    crop, depth = pieces.labels[window], depth_m[window]
+    own = np.append(owner == d, False)[crop - 1] & (crop > 0)
+    first = depth[crop == main + 1]
+    if not len(first):
+        return None
+    own &= np.abs(depth - np.median(first)) < diagonal_m
+    if own.sum() < MIN_MASK_PX:
+        return None
+    mask = np.zeros(depth_m.shape, dtype=bool)
+    mask[window] = own
+    return mask

@@ -13,7 +13,7 @@ from sparc_core.cad.candidates import choose_candidates
 from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.perception.gravity import estimate_up
-from sparc_core.perception.masks import depth_box_mask, separate_masks
+from sparc_core.perception.masks import depth_masks
 from sparc_core.perception.normals import normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
@@ -184,18 +184,15 @@ def _masks(rectifier, camera, detections, boxes, depth, library, config) -> list
     given = [None if d.mask is None else rectifier.mask(d.mask) for d in detections]
     if depth is None or not config.depth_masks:
         return given
-    cut: list[np.ndarray | None] = []
-    for detection, box, mask in zip(detections, boxes, given, strict=True):
-        if mask is not None:
-            cut.append(None)
-            continue
-        if detection.model_id is not None:
-            extents = library.models[library.index_of(detection.model_id)].extents_m
-        else:
-            extents = library.median_extents_m(detection.category)
-        half_diagonal = float(np.linalg.norm(extents)) / 2
-        cut.append(depth_box_mask(depth, camera, box, half_diagonal_m=half_diagonal).mask)
-    return [g if g is not None else c for g, c in zip(given, separate_masks(cut), strict=True)]
+    extents = [_expected_extents(detection, library) for detection in detections]
+    cut = depth_masks(depth, camera, boxes, [float(np.linalg.norm(e)) for e in extents])
+    return [g if g is not None else c for g, c in zip(given, cut, strict=True)]
+
+
+def _expected_extents(detection: Detection, library: CadLibrary) -> np.ndarray:
+    if detection.model_id is not None:
+        return library.models[library.index_of(detection.model_id)].extents_m
+    return library.median_extents_m(detection.category)
 
 
 def _candidates(

@@ -10,7 +10,7 @@ import torch
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import InputConfig, Tokens, assemble_tokens
-from sparc_core.inputs.samples import Frame, PixelSamples, PixelSource
+from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples, PixelSource
 from sparc_core.inputs.select import select_box_pixels, select_cad_points
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.update import apply_update
@@ -38,11 +38,13 @@ class StageClock:
 
 @dataclass(frozen=True, eq=False)
 class CadSurface:
-    """points, normals (M, P, 3) in unit-cube coordinates, and which model each object has: (B, N)."""
+    """points, normals (M, P, 3) of the library in unit-cube coordinates; which model each object has,
+    model (B, N); expected_m (B, N, 3): extents in metres the objects are believed to have."""
 
     points: torch.Tensor
     normals: torch.Tensor
     model: torch.Tensor
+    expected_m: torch.Tensor
 
 
 def observe_tokens(
@@ -55,8 +57,15 @@ def observe_tokens(
     generator: torch.Generator,
 ) -> Tokens:
     """Sample CAD points, reproject them in `pose`, read the image there and assemble the tokens."""
-    cad = select_cad_points(surface.points, surface.normals, surface.model, config.n_cad, generator)
-    uv, in_front = project(pose.transform(cad.points), frame.intrinsics)
+    points, normals = select_cad_points(
+        surface.points, surface.normals, surface.model, config.n_cad, generator
+    )
+    uv, in_front = project(pose.transform(points), frame.intrinsics)
+    cover = slice(0, config.n_surface)
+    cad = CadSamples(
+        points, normals, surface.points[:, cover][surface.model], surface.normals[:, cover][surface.model],
+        surface.expected_m,
+    )  # fmt: skip
     return assemble_tokens(config, frame, pose, box_samples, source.sample(uv), in_front, cad)
 
 

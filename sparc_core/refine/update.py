@@ -2,7 +2,9 @@
 
 Two parametrisations (Multi-SPARC section 3.3, and ours):
 
-- "object" (default): `T' = T + R·(S ∘ δ)`, so a shift is measured in object sizes along object axes.
+- "object" (default): `T' = T + d·R·δ` with d the mean extent (root mean square of S): a shift is measured
+  in object sizes along object axes. One size for all axes: with S ∘ δ a display, 5 cm thin, would need
+  δ = 6 to move by 30 cm along its normal.
 - "polar" (the paper): `T` as (d, φ, θ) with `d' = d·Δd` and angles additive. The poles lie on the
   camera's vertical axis, away from the viewing direction.
 
@@ -39,7 +41,7 @@ def apply_update(
     R = pose.R @ quaternion_to_matrix(quaternion + identity)
     S = pose.S * _bound_factor(2 * torch.sigmoid(scale), scale_mode)
     if parametrisation == "object":
-        T = pose.T + (pose.R @ (pose.S * translation)[..., None])[..., 0]
+        T = pose.T + (pose.R @ (pose.mean_extent * translation)[..., None])[..., 0]
     else:
         distance, azimuth, elevation = to_polar(pose.T)
         T = from_polar(
@@ -62,7 +64,7 @@ def update_between(start: Pose, end: Pose, parametrisation: str) -> torch.Tensor
     scale = _inverse_factor(end.S / start.S)
     if parametrisation == "object":
         shift = (start.R.transpose(-1, -2) @ (end.T - start.T)[..., None])[..., 0]
-        translation = shift / start.S
+        translation = shift / start.mean_extent
     else:
         d0, azimuth0, elevation0 = to_polar(start.T)
         d1, azimuth1, elevation1 = to_polar(end.T)

@@ -33,6 +33,7 @@ class NoiseConfig:
     masks_exact: float = 0.35
     masks_slab: float = 0.40
     masks_missing: float = 0.25
+    masks_astray: float = 0.08
     box_jitter: float = 0.05
 
     def __post_init__(self):
@@ -87,6 +88,8 @@ def draw_noise(
     )
     level = torch.multinomial(shares, batch, replacement=True, generator=generator)
     mono = (level == MONOCULAR)[:, None]
+    edge_px = torch.where(mono, uniform(1.0, 5.0), uniform(0.3, 1.5))
+    edge_px = torch.where((level == PERFECT)[:, None], 0.0, edge_px)
     waves = torch.cat((
         uniform(-1, 1, batch, 4, 2) * 2 * math.pi / uniform(120, 900, batch, 4, 1),
         uniform(0, 2 * math.pi, batch, 4, 1),
@@ -99,12 +102,12 @@ def draw_noise(
     return NoiseBatch(
         level=level,
         axial=uniform(0.4, 1.8),
-        quantisation=uniform(0.0, 0.003),
+        quantisation=uniform(1e-4, 0.003),
         grazing=uniform(0.03, 0.25),
         speckle=uniform(0.0, 0.08),
-        blob=torch.where(uniform(0, 1) < 0.5, 9.0, uniform(1.2, 2.2)),
-        max_range_m=uniform(4.0, 10.0),
-        edge_px=torch.where(mono, uniform(1.0, 5.0), uniform(0.3, 1.5)),
+        blob=torch.where(uniform(0, 1) < 0.7, 9.0, uniform(1.5, 2.3)),
+        max_range_m=uniform(5.0, 10.0),
+        edge_px=edge_px,
         normal_rad=torch.where(mono, uniform(0.1, 0.4), uniform(0.04, 0.25)),
         normal_missing=torch.where(mono, 0.0, uniform(0.0, 0.3)),
         scale=1 + 0.06 * gauss[:, :1],
@@ -178,8 +181,9 @@ def _sensor_depth(noise, depth_m, shifted_depth_m, edge, rand, generator):
     # axial noise of structured light after Nguyen et al. (2012), scaled per image
     sigma = noise.axial * (0.0012 + 0.0019 * (depth - 0.4).square())
     depth = depth + sigma * torch.randn(depth.shape, generator=generator, device=generator.device)
-    step = (noise.quantisation * depth.square()).clamp(min=1e-3)
-    depth = (depth / step).round() * step
+    # the sensor counts steps of disparity, so steps of depth grow with its square
+    step = noise.quantisation.clamp(min=1e-5)
+    depth = 1 / ((1 / (depth.clamp(min=0.05) * step)).round().clamp(min=1) * step)
     hole = edge & (rand() < 0.3)
     hole |= (depth > noise.max_range_m) | (depth < 0.3) | (shifted_depth_m <= 0)
     return depth, hole

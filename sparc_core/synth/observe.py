@@ -13,7 +13,14 @@ from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.camera import bearing_z1, project
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.samples import Frame, PixelSamples
-from sparc_core.synth.corrupt import NoiseBatch, NoiseConfig, corrupt_depth, corrupt_normals, jitter_boxes
+from sparc_core.synth.corrupt import (
+    NONE,
+    NoiseBatch,
+    NoiseConfig,
+    corrupt_depth,
+    corrupt_normals,
+    jitter_boxes,
+)
 from sparc_core.synth.raycast import RayCaster, RayHits
 from sparc_core.synth.scenes import SceneBatch
 
@@ -124,7 +131,10 @@ class SceneObserver:
         self.mask_mode = mode.view_as(detections.slot)
         half = take_slots(scene.pose, detections.slot).S.norm(dim=-1) / 2
         self.slab_m = half * (0.8 + 0.5 * self._rand(half.shape))
-        self.slab_seed_m = detections.median_depth_m * (1 + 0.03 * self._randn(half.shape))
+        seed = detections.median_depth_m * (1 + 0.03 * self._randn(half.shape))
+        # cut from depth alone, a mask sometimes holds what is in front of the object or behind it
+        astray = self._rand(half.shape) < config.masks_astray
+        self.slab_seed_m = torch.where(astray, seed * (0.5 + 0.9 * self._rand(half.shape)), seed)
 
     def sample(self, uv_px: torch.Tensor) -> PixelSamples:
         """Read all channels at uv_px (B, N, K, 2)."""
@@ -184,7 +194,7 @@ class SceneObserver:
         mode = self.mask_mode[..., None]
         mask = torch.where(mode == _SLAB, slab, ragged).float()
         # a mask cut from depth needs an image that has depth
-        with_depth = (self.noise.level != 3)[:, None, None]
+        with_depth = (self.noise.level != NONE)[:, None, None]
         has_mask = ((mode == _EXACT) | ((mode == _SLAB) & with_depth)).expand_as(mask)
         return mask * has_mask, has_mask
 

@@ -17,7 +17,6 @@ from sparc_core.geometry.camera import bearing_z1
 from sparc_core.synth.scenes import SceneBatch
 
 NOTHING = -1
-_FAR_M = 1.0e4
 
 
 @dataclass(frozen=True, eq=False)

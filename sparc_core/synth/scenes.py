@@ -106,6 +106,7 @@ class SceneSampler:
         self.counts = torch.tensor([len(m) for m in self.members], device=cad.category.device)
         self.table = torch.nn.utils.rnn.pad_sequence(self.members, batch_first=True)
         self.display_slot, self.table_slot = CATEGORIES.index("display"), CATEGORIES.index("table")
+        self.others = (cad.category < 0).nonzero()[:, 0]
         self.tables = (cad.category == self.table_slot).nonzero()[:, 0]
 
     def sample(self, batch: int, generator: torch.Generator) -> SceneBatch:
@@ -148,6 +149,10 @@ class SceneSampler:
         model = self.table[category, member]
         same_model = repeat & draw.chance(0.5, batch, slots)
         model = torch.where(same_model & (category == category.roll(1, 1)), model.roll(1, 1), model)
+        if len(self.others):
+            index = (draw.uniform(0, 1, batch, slots) * len(self.others)).long()
+            clutter = torch.arange(slots, device=draw.device) >= self.config.objects
+            model = torch.where(clutter & draw.chance(0.5, batch, slots), self.others[index], model)
         if len(self.tables):
             # the slot before a display often holds the table it stands on
             next_is_display = (self.cad.category[model] == self.display_slot).roll(-1, 1)

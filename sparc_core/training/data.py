@@ -25,13 +25,15 @@ class DataConfig:
     """scenes: what is drawn. noise: how it is observed. detections: N, objects looked at per image.
     min_visible: share of an object's points that must be seen for it to count as detected.
     similar_model: share of objects whose CAD model is another one of the category than the rendered
-    one, with the alignment of the boxes as truth, because retrieval is never perfect."""
+    one, with the alignment of the boxes as truth, because retrieval is never perfect. unknown_extents:
+    share of objects of which only the category's median extents are known."""
 
     scenes: SceneConfig = field(default_factory=lambda: SceneConfig(objects=6, clutter=2))
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     detections: int = 4
     min_visible: float = 0.15
     similar_model: float = 0.2
+    unknown_extents: float = 0.15
 
     def __post_init__(self):
         if not 1 <= self.detections <= self.scenes.objects:
@@ -44,8 +46,8 @@ class DataConfig:
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
     """B images with N objects each. truth (B, N); symmetry_order, category (B, N); surface: the CAD
-    models to align; box_samples: the τ = 0 pixels, read once an image as at run time; catalogue_m
-    (B, N, 3) the aligned models' own extents; scale_low_m, scale_high_m (B, N, 3) the category's range."""
+    models to align; box_samples: the τ = 0 pixels, read once an image as at run time; scale_low_m,
+    scale_high_m (B, N, 3) the category's range."""
 
     frame: Frame
     source: SceneObserver
@@ -54,7 +56,6 @@ class TrainingBatch:
     symmetry_order: torch.Tensor
     category: torch.Tensor
     box_samples: PixelSamples
-    catalogue_m: torch.Tensor
     scale_low_m: torch.Tensor
     scale_high_m: torch.Tensor
 
@@ -68,8 +69,7 @@ class SyntheticData:
         self.caster = RayCaster(library, device)
         self.sampler = SceneSampler(self.cad, config.scenes)
         self.members = self._members()
-        low, high = self._extents_ranges()
-        self.scale_low_m, self.scale_high_m = low.to(device), high.to(device)
+        self.scale_low_m, self.median_m, self.scale_high_m = (x.to(device) for x in self._extents_ranges())
 
     def batch(self, images: int, generator: torch.Generator) -> TrainingBatch:
         """`images` fresh images; the generator lives on the device."""
@@ -90,11 +90,12 @@ class SyntheticData:
         rows = torch.arange(images, device=found.slot.device)[:, None]
         rendered, category = scene.model[rows, found.slot], category[rows, found.slot]
         model = self._similar(rendered, category, generator)
+        expected = self._expected_extents(model, category, generator)
         box_pixels = select_box_pixels(source.frame, self.inputs.n_bbox, generator)
         return TrainingBatch(
-            source.frame, source, CadSurface(self.cad.points, self.cad.normals, model),
+            source.frame, source, CadSurface(self.cad.points, self.cad.normals, model, expected),
             take_slots(scene.pose, found.slot), self.cad.symmetry_order[rendered], category,
-            source.sample(box_pixels), self.cad.extents_m[model],
+            source.sample(box_pixels),
             self.scale_low_m[category], self.scale_high_m[category],
         )  # fmt: skip
 
@@ -106,15 +107,21 @@ class SyntheticData:
         swap = torch.rand(model.shape, generator=generator, device=model.device) < self.config.similar_model
         return torch.where(swap, other, model)
 
+    def _expected_extents(self, model, category, generator):
+        """The model's own extents, or for a share of the objects only the median of the category."""
+        unsure = torch.rand((*model.shape, 1), generator=generator, device=model.device)
+        median = self.median_m[category]
+        return torch.where(unsure < self.config.unknown_extents, median, self.cad.extents_m[model])
+
     def _members(self):
         members = [(self.cad.category == c).nonzero()[:, 0] for c in range(len(CATEGORIES))]
         table = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
         return table, torch.tensor([len(m) for m in members], device=table.device)
 
     def _extents_ranges(self):
-        low, high = torch.full((len(CATEGORIES), 3), 0.3), torch.full((len(CATEGORIES), 3), 1.0)
+        low, median, high = (torch.full((len(CATEGORIES), 3), value) for value in (0.3, 0.6, 1.0))
         for c in range(len(CATEGORIES)):
             extents = self.cad.extents_m[self.cad.category == c].cpu()
             if len(extents):
-                low[c], high[c] = extents.amin(0), extents.amax(0)
-        return low, high
+                low[c], median[c], high[c] = extents.amin(0), extents.median(0).values, extents.amax(0)
+        return low, median, high

@@ -26,9 +26,8 @@ from sparc_core.refine.model import ModelConfig
 from sparc_core.refine.update import apply_update
 from sparc_core.training.data import DataConfig, SyntheticData, TrainingBatch
 from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
+from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
 from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts
-
-OPTIMISERS = ("adamw", "lamb")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = MultiSparcNet(config.model.network).to(device)
         self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = make_optimiser(config, self.network)
+        self.optimiser = make_optimiser(
+            config.optimiser, self.network, config.learning_rate, config.weight_decay
+        )
         self.generator = torch.Generator(device).manual_seed(config.seed + self.rank)
         self.data = SyntheticData(library, config.data, config.model.inputs, device)
         self.step, self.elapsed_s = 0, 0.0
@@ -240,23 +241,14 @@ class Trainer:
         return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress)))
 
 
-def make_optimiser(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW, or the paper's LAMB (from timm)."""
-    if config.optimiser == "lamb":
-        from timm.optim import Lamb
-
-        return Lamb(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
 def update_starts(batch: TrainingBatch, config: TrainConfig, generator: torch.Generator) -> Pose:
     """Start poses for updates: per image the paper's wide ones, or those of a search with depth."""
     wide = paper_starts(batch.truth, batch.frame, batch.scale_low_m, batch.scale_high_m, generator)
-    # the search knows the catalogue's extents, or only roughly how large such objects are
+    # a search starts from the expected extents; some starts are rougher
     shape = (*batch.truth.shape, 1)
     rough = torch.randn((*batch.truth.shape, 3), generator=generator, device=generator.device)
-    sure = torch.rand(shape, generator=generator, device=generator.device) < 0.5
-    S = torch.where(sure, batch.catalogue_m, batch.truth.S * (0.25 * rough).exp())
+    sure = torch.rand(shape, generator=generator, device=generator.device) < 0.7
+    S = torch.where(sure, batch.surface.expected_m, batch.truth.S * (0.25 * rough).exp())
     searched = Pose(
         upright_starts(batch.truth, batch.frame, generator),
         start_translation(batch.frame, batch.box_samples, S),
@@ -287,7 +279,9 @@ def first_images(batch: TrainingBatch, rows: int) -> TrainingBatch:
     return replace(
         batch,
         frame=cut(batch.frame),
-        surface=replace(batch.surface, model=batch.surface.model[:rows]),
+        surface=replace(
+            batch.surface, model=batch.surface.model[:rows], expected_m=batch.surface.expected_m[:rows]
+        ),
         box_samples=cut(batch.box_samples),
         source=batch.source.first_images(rows),
     )

@@ -28,7 +28,7 @@ def validate(
     objects = 0
     for _ in range(max(1, images // 16)):
         batch = data.batch(16, generator)
-        starts = start_poses(batch.frame, batch.box_samples, batch.catalogue_m)
+        starts = start_poses(batch.frame, batch.box_samples, batch.surface.expected_m)
         runs = [
             refine(
                 network, model.inputs, batch.frame, batch.source, batch.surface,

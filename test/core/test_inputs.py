@@ -1,23 +1,33 @@
 """Token assembly: both layouts channel by channel, and what the object-frame channels promise."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 from builders import random_poses, scene_of, shape_caster, shape_tensors
+from scipy.spatial import cKDTree
 
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
-from sparc_core.inputs.assemble import DEPTH_UNIT_M, OBJECT_LIMIT, InputConfig, assemble_tokens, pose_context
+from sparc_core.inputs.assemble import (
+    CUBE_LIMIT,
+    DEPTH_UNIT_M,
+    OBJECT_LIMIT,
+    InputConfig,
+    assemble_tokens,
+    pose_context,
+)
 from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples
 
-BOXES, CAD = 6, 5
+BOXES, CAD, SURFACE = 6, 5, 9
 INTRINSICS = torch.tensor([[500.0, 480.0, 320.0, 240.0]])
 # where the groups of channels of the object layout are
-CAMERA, TAU, PLACE, PAIR_CAD, PAIR_COSINE, IN_BOX = (
-    slice(0, 13), slice(13, 16), slice(16, 22), slice(22, 28), slice(28, 29), slice(29, 31)
+CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, NORMAL, AGREEMENT, PAIR, PAIR_VIEW, PAIRED, IN_BOX = (
+    slice(0, 13), slice(13, 16), slice(16, 19), slice(19, 22), slice(22, 25), slice(25, 27), slice(27, 30),
+    slice(30, 31), slice(31, 40), slice(40, 42), slice(42, 43), slice(43, 45),
 )  # fmt: skip
 
 
@@ -52,6 +62,9 @@ def random_inputs(objects=2, seed=0):
     cad = CadSamples(
         torch.rand(1, objects, CAD, 3, generator=gen) - 0.5,
         unit(torch.randn(1, objects, CAD, 3, generator=gen)),
+        torch.rand(1, objects, SURFACE, 3, generator=gen) - 0.5,
+        unit(torch.randn(1, objects, SURFACE, 3, generator=gen)),
+        0.5 + torch.rand(1, objects, 3, generator=gen),
     )
     pose = random_poses(1, objects, seed=seed, dtype=torch.float32)
     in_front = torch.ones(1, objects, CAD, dtype=torch.bool)
@@ -67,7 +80,7 @@ def assemble(layout, inputs):
 def test_sizes_are_those_the_config_announces(layout, objects):
     config = InputConfig(layout, BOXES, CAD)
     tokens = assemble(layout, random_inputs(objects))
-    count = BOXES + 2 * CAD
+    count = BOXES + (2 if layout == "paper" else 1) * CAD
     assert tokens.features.shape == (1, objects, count, config.token_channels)
     assert tokens.valid.shape == (1, objects, count)
     assert (0 if tokens.context is None else tokens.context.shape[-1]) == config.context_channels
@@ -108,24 +121,49 @@ def test_the_object_layout_keeps_the_camera_channels_and_says_what_is_missing():
     boxes = dataclasses.replace(boxes, has_depth=none, has_mask=none)
     inputs = (frame, pose, boxes, reprojected, in_front, cad)
     object_frame, paper = assemble("object", inputs).features, assemble("paper", inputs).features
-    np.testing.assert_array_equal(object_frame[..., :11], paper[..., :11])
-    assert object_frame[0, 0, :, 11].tolist() == [0] * BOXES + [1] * 2 * CAD  # CAD points know their depth
-    assert object_frame[0, 0, :, 12].tolist() == [0] * BOXES + [1] * CAD + [0] * CAD
-    assert object_frame[0, 1, :, TAU].argmax(-1).tolist() == [0] * BOXES + [1] * CAD + [2] * CAD
-    assert (object_frame[..., TAU].sum(-1) == 1).all()
+    np.testing.assert_array_equal(object_frame[..., :11], paper[:, :, :-CAD, :11])
+    for flag in (11, 12):
+        assert object_frame[0, 0, :, flag].tolist() == [0] * BOXES + [1] * CAD
+    assert object_frame[0, 1, :, PAIRED][:, 0].tolist() == [0] * BOXES + [1] * CAD
 
 
-def test_cad_tokens_and_their_reprojections_carry_the_cad_point_its_normal_and_the_view():
+def test_reprojected_pixels_carry_their_cad_point_its_normal_depth_and_view():
     inputs = random_inputs()
     _, pose, _, _, _, cad = inputs
     features = assemble("object", inputs).features
-    surface = torch.cat((cad.points, pose.normals_in_object_axes(cad.normals)), -1)
-    cosine = (pose.transform_normals(cad.normals) * unit(pose.transform(cad.points))).sum(-1, keepdim=True)
-    np.testing.assert_allclose(features[:, :, -CAD:, PLACE], surface, atol=1e-6)
-    for rows in (slice(BOXES, BOXES + CAD), slice(BOXES + CAD, None)):
-        np.testing.assert_allclose(features[:, :, rows, PAIR_CAD], surface, atol=1e-6)
-        np.testing.assert_allclose(features[:, :, rows, PAIR_COSINE], cosine, atol=1e-5)
-    assert (features[:, :, :BOXES, PAIR_CAD] == 0).all() and (features[:, :, :BOXES, PAIR_COSINE] == 0).all()
+    metric = cad.points * pose.S[:, :, None] / pose.S.square().mean(-1).sqrt()[..., None, None]
+    pair = torch.cat((metric, cad.points, pose.normals_in_object_axes(cad.normals)), -1)
+    points_cam = pose.transform(cad.points)
+    cosine = (pose.transform_normals(cad.normals) * unit(points_cam)).sum(-1, keepdim=True)
+    view = torch.cat((points_cam[..., 2:] / DEPTH_UNIT_M, cosine), -1)
+    np.testing.assert_allclose(features[:, :, BOXES:, PAIR], pair, atol=1e-6)
+    np.testing.assert_allclose(features[:, :, BOXES:, PAIR_VIEW], view, atol=1e-5)
+    assert (features[:, :, :BOXES, PAIR] == 0).all() and (features[:, :, :BOXES, PAIR_VIEW] == 0).all()
+
+
+def test_lifted_pixels_carry_the_closest_point_of_the_cad_surface():
+    inputs = random_inputs(seed=5)
+    frame, pose, boxes, _, _, cad = inputs
+    pose = Pose(pose.R, pose.T, pose.S * 3)  # large objects, so that nothing is clamped
+    inputs = (frame, pose, *inputs[2:])
+    features = assemble("object", inputs).features
+    x = (boxes.uv_px - INTRINSICS[0, 2:]) / INTRINSICS[0, :2] * boxes.depth_m[..., None]
+    points = torch.cat((x, boxes.depth_m[..., None]), -1).double().numpy()
+    for n in range(2):
+        R, T, S = (getattr(pose, name)[0, n].double().numpy() for name in ("R", "T", "S"))
+        size = np.sqrt((S**2).mean())
+        tree = cKDTree(cad.surface[0, n].double().numpy() * S)
+        own = (points[0, n] - T) @ R
+        _, index = tree.query(own)
+        offset = (tree.data[index] - own) / size
+        normal = pose.normals_in_object_axes(cad.surface_normals)[0, n].numpy()[index]
+        found = features[0, n, :BOXES].numpy()
+        np.testing.assert_allclose(found[:, OFFSET], offset, atol=1e-4)
+        np.testing.assert_allclose(found[:, CLOSEST_NORMAL], normal, atol=1e-5)
+        np.testing.assert_allclose(found[:, 25], np.linalg.norm(offset, axis=1), atol=1e-4)
+        np.testing.assert_allclose(found[:, 26], (offset * normal).sum(1), atol=1e-4)
+        cosine = ((boxes.normal_cam[0, n].numpy() @ R) * normal).sum(1)
+        np.testing.assert_allclose(found[:, AGREEMENT][:, 0], cosine, atol=1e-4)
 
 
 def test_place_in_the_box_runs_from_minus_one_to_one():
@@ -148,28 +186,30 @@ def test_with_exact_depth_and_the_true_pose_a_visible_reprojected_point_lifts_on
     hits = caster.cast(scene_of(model, pose, intrinsics=INTRINSICS[0].tolist()), uv.flatten(1, 2))
     gen = torch.Generator().manual_seed(0)
     read = samples_at(uv, hits.depth_m.view(1, 2, 200), hits.normal_cam.view(1, 2, 200, 3), gen)
+    cad_samples = CadSamples(points, normals, points, normals, one.S)
     tokens = assemble_tokens(
-        InputConfig("object", 200, 200), frame_for(2), one, read, read, in_front, CadSamples(points, normals)
+        InputConfig("object", 200, 200), frame_for(2), one, read, read, in_front, cad_samples
     )
-    lifted = tokens.features[0, :, 200:400, PLACE]
+    lifted = tokens.features[0, :, 200:]
     view = (one.transform_normals(normals) * unit(one.transform(points))).sum(-1)[0]
     facing = view < -0.1
     assert (facing.sum(-1) > 50).all()
-    np.testing.assert_allclose(lifted[..., :3][facing], points[0][facing], atol=2e-3)
+    np.testing.assert_allclose(lifted[..., CUBE][facing], points[0][facing], atol=2e-3)
     np.testing.assert_allclose(
-        lifted[..., 3:][facing], one.normals_in_object_axes(normals)[0][facing], atol=2e-2
+        lifted[..., NORMAL][facing], one.normals_in_object_axes(normals)[0][facing], atol=2e-2
     )
+    assert lifted[..., OFFSET][facing].norm(dim=-1).max() < 5e-3  # it lies on the surface
     # on the far side the ray stops at the near one: the lifted point is another
     hidden = view > 0.3
-    assert (lifted[..., :3] - points[0])[hidden].norm(dim=-1).mean() > 0.3
+    assert (lifted[..., CUBE] - points[0])[hidden].norm(dim=-1).mean() > 0.3
 
 
 def test_object_frame_channels_do_not_change_when_object_and_scene_move_together():
     gen = torch.Generator().manual_seed(1)
     q = torch.rand(1, 2, BOXES, 3, generator=gen) - 0.5
     normals = unit(torch.randn(1, 2, BOXES, 3, generator=gen))
-    cad = CadSamples(q[:, :, :CAD] * 0.9, normals[:, :, :CAD])
     S = torch.tensor([[[0.5, 0.9, 0.6], [1.2, 0.4, 0.7]]])
+    cad = CadSamples(q[:, :, :CAD] * 0.9, normals[:, :, :CAD], q * 0.8, normals, S)
     features = []
     for seed in (1, 2):
         pose = random_poses(1, 2, seed=seed, dtype=torch.float32)
@@ -184,9 +224,9 @@ def test_object_frame_channels_do_not_change_when_object_and_scene_move_together
         )
         inputs = (frame_for(2), pose, samples, reprojected, torch.ones(1, 2, CAD, dtype=torch.bool), cad)
         features.append(assemble("object", inputs).features)
-    for channels in (PLACE, PAIR_CAD, TAU):
+    for channels in (slice(LIFTED.start, PAIR.stop), PAIRED):
         np.testing.assert_allclose(features[0][..., channels], features[1][..., channels], atol=1e-5)
-    np.testing.assert_allclose(features[0][:, :, :BOXES, PLACE][..., :3], q, atol=1e-5)
+    np.testing.assert_allclose(features[0][:, :, :BOXES, CUBE], q, atol=1e-5)
     # the camera-frame channels beside them do change
     assert (features[0][..., CAMERA] - features[1][..., CAMERA]).abs().max() > 0.1
 
@@ -195,13 +235,15 @@ def test_lifted_points_far_from_the_object_are_clamped_and_without_depth_zero():
     frame, pose, boxes, reprojected, in_front, cad = random_inputs()
     far = dataclasses.replace(boxes, depth_m=torch.full_like(boxes.depth_m, 90.0))
     features = assemble("object", (frame, pose, far, reprojected, in_front, cad)).features
-    assert float(features[:, :, :BOXES, PLACE][..., :3].abs().max()) == OBJECT_LIMIT
+    assert float(features[:, :, :BOXES, LIFTED].abs().max()) == OBJECT_LIMIT
+    assert float(features[:, :, :BOXES, CUBE].abs().max()) == CUBE_LIMIT
+    assert float(features[:, :, :BOXES, OFFSET].abs().max()) == OBJECT_LIMIT
     nothing = torch.zeros_like(boxes.depth_m)
     blind = dataclasses.replace(
         boxes, depth_m=nothing, has_depth=nothing.bool(), normal_cam=boxes.normal_cam * 0
     )
     features = assemble("object", (frame, pose, blind, reprojected, in_front, cad)).features
-    assert (features[:, :, :BOXES, PLACE] == 0).all()
+    assert (features[:, :, :BOXES, LIFTED.start : AGREEMENT.stop] == 0).all()
 
 
 @pytest.mark.parametrize("layout", ["object", "paper"])
@@ -211,29 +253,50 @@ def test_tokens_off_the_image_or_behind_the_camera_are_invalid(layout):
     reprojected = dataclasses.replace(reprojected, inside=torch.arange(CAD).expand(1, 2, CAD) != 1)
     in_front = torch.arange(CAD).expand(1, 2, CAD) != 2
     valid = assemble(layout, (frame, pose, boxes, reprojected, in_front, cad)).valid[0, 1].tolist()
-    # a CAD point itself is not read from the image: it always takes part
-    assert valid == [False, *[True] * (BOXES - 1), True, False, False, *[True] * (CAD - 3), *[True] * CAD]
+    read = [False, *[True] * (BOXES - 1), True, False, False, *[True] * (CAD - 3)]
+    # the paper's CAD tokens are not read from the image: they always take part
+    assert valid == read + ([True] * CAD if layout == "paper" else [])
+
+
+def cube_samples(expected_m):
+    """The corners of the unit cube as the surface of one object."""
+    corners = torch.tensor(list(itertools.product((-0.5, 0.5), repeat=3)))[None, None]
+    return CadSamples(corners, corners, corners, unit(corners), torch.tensor([[expected_m]]))
 
 
 def test_pose_context_by_hand():
     R = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # a quarter turn about y
     pose = Pose(R[None, None], torch.tensor([[[0.0, 0.0, 4.0]]]), torch.tensor([[[1.0, math.e, 1.0]]]))
     frame = frame_for(1, boxes_xyxy=torch.tensor([[[1.0, 80.0, 300.0, 479.0]]]))
-    context = pose_context(frame, pose)[0, 0]
+    context = pose_context(frame, pose, cube_samples([1.0, 1.0, 0.5]))[0, 0]
     np.testing.assert_allclose(context[:3], [0, 1, 0], atol=1e-6)  # log S
     assert float(context[3]) == pytest.approx(math.log(4))
     np.testing.assert_allclose(context[4:7], [0, 0, 1], atol=1e-6)
     np.testing.assert_allclose(context[7:10], R.T @ torch.tensor([0.0, 0, 1]), atol=1e-6)
     np.testing.assert_allclose(context[10:13], R.T @ torch.tensor([0.0, -0.8, -0.6]), atol=1e-6)
     assert context[13] == 1
-    assert context[14:].tolist() == [1, 0, 0, 1]  # touches left and bottom, not top and right
+    assert context[14:18].tolist() == [1, 0, 0, 1]  # touches left and bottom, not top and right
+    np.testing.assert_allclose(context[18:21], [0, 1, math.log(2)], atol=1e-6)  # against what is expected
+
+
+def test_context_says_how_far_the_projected_box_is_from_the_detected_one():
+    pose = Pose(torch.eye(3)[None, None], torch.tensor([[[0.0, 0.0, 2.5]]]), torch.ones(1, 1, 3))
+    # the near face at 2 m spans 500 · 0.5 / 2 = 125 pixels either side of 320, 480 · 0.25 = 120 of 240
+    frame = frame_for(1, boxes_xyxy=torch.tensor([[[195.0, 60.0, 545.0, 360.0]]]))
+    residual = pose_context(frame, pose, cube_samples([1.0, 1.0, 1.0]))[0, 0, 21:]
+    np.testing.assert_allclose(residual, [0, 60 / 300, -100 / 350, 0], atol=1e-5)
+    # cut at the image like the detected box, and clamped
+    near = Pose(pose.R, pose.T / 2.5 * 0.7, pose.S)
+    tiny = frame_for(1, boxes_xyxy=torch.tensor([[[600.0, 470.0, 639.0, 479.0]]]))
+    residual = pose_context(tiny, near, cube_samples([1.0, 1.0, 1.0]))[0, 0, 21:]
+    np.testing.assert_allclose(residual, [-2, -2, 0, 0], atol=1e-5)
 
 
 def test_gravity_that_is_not_known_leaves_no_trace_in_the_context():
-    pose = random_poses(1, 2, seed=3, dtype=torch.float32)
+    _, pose, _, _, _, cad = random_inputs(seed=3)
     unknown = {"has_up": torch.tensor([False])}
-    one = pose_context(frame_for(2, **unknown), pose)
-    other = pose_context(frame_for(2, up_cam=torch.tensor([[1.0, 0.0, 0.0]]), **unknown), pose)
+    one = pose_context(frame_for(2, **unknown), pose, cad)
+    other = pose_context(frame_for(2, up_cam=torch.tensor([[1.0, 0.0, 0.0]]), **unknown), pose, cad)
     assert torch.equal(one, other) and (one[..., 10:14] == 0).all()
 
 
@@ -242,6 +305,7 @@ def test_gravity_that_is_not_known_leaves_no_trace_in_the_context():
     [
         ({"layout": "camera"}, r"input layout must be one of \('object', 'paper'\), got 'camera'"),
         ({"n_bbox": 0}, "input n_bbox must be at least 1, got 0"),
+        ({"n_surface": 0}, "input n_surface must be at least 1, got 0"),
         ({"n_cad": -1}, "input n_cad must be at least 1, got -1"),
     ],
 )

@@ -65,12 +65,12 @@ def test_cad_points_come_with_their_own_normals_and_from_their_own_model():
     points = torch.randn(3, 40, 3, generator=generator(1))
     normals = points * 2 + torch.arange(3)[:, None, None]  # tells model and point apart
     model = torch.tensor([[2, 0], [1, 1]])
-    chosen = select_cad_points(points, normals, model, 16, generator())
-    assert chosen.points.shape == chosen.normals.shape == (2, 2, 16, 3)
-    np.testing.assert_allclose(chosen.normals, chosen.points * 2 + model[..., None, None], atol=1e-5)
+    chosen, own_normals = select_cad_points(points, normals, model, 16, generator())
+    assert chosen.shape == own_normals.shape == (2, 2, 16, 3)
+    np.testing.assert_allclose(own_normals, chosen * 2 + model[..., None, None], atol=1e-5)
     for b in range(2):
         for n in range(2):
-            distance = distances(chosen.points[b, n], points[model[b, n]])
+            distance = distances(chosen[b, n], points[model[b, n]])
             assert (distance.amin(1) < 1e-6).all()
             assert distance.argmin(1).unique().numel() == 16  # no point twice
 
@@ -79,7 +79,7 @@ def test_two_objects_with_one_model_get_points_of_their_own_and_another_draw_oth
     points = torch.randn(1, 500, 3, generator=generator(1))
     gen = generator()
     model = torch.zeros(1, 2, dtype=torch.long)
-    first, second = (select_cad_points(points, points, model, 8, gen).points for _ in range(2))
+    first, second = (select_cad_points(points, points, model, 8, gen)[0] for _ in range(2))
     assert not torch.equal(first[0, 0], first[0, 1])
     assert not torch.equal(first, second)
 
@@ -87,7 +87,7 @@ def test_two_objects_with_one_model_get_points_of_their_own_and_another_draw_oth
 def test_all_stored_points_can_be_asked_for_but_not_more():
     points = torch.randn(1, 12, 3, generator=generator(1))
     model = torch.zeros(1, 1, dtype=torch.long)
-    everything = select_cad_points(points, points, model, 12, generator()).points[0, 0]
+    everything = select_cad_points(points, points, model, 12, generator())[0][0, 0]
     assert (distances(everything, points[0]).amin(0) < 1e-6).all()
     with pytest.raises(ValueError, match="n_cad is 13, but the library stores 12 points"):
         select_cad_points(points, points, model, 13, generator())

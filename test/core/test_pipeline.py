@@ -7,8 +7,8 @@ import pytest
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.report import ErrorTable, poses_of
-from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
 from sparc_core.evaluation.starts import add_best_start
+from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.types import Camera, Detection

@@ -130,7 +130,7 @@ def test_take_slots_picks_the_poses_of_the_detections():
 
 def test_exact_masks_are_the_objects_own_pixels_away_from_edges():
     scene = two_objects()
-    observer, found = observe(scene)
+    observer, found = observe(scene, perfect=0.0, sensor=1.0)
     picture, uv = slot_picture(scene)
     samples = observer.sample(uv[:, None].expand(1, 2, -1, 2))
     assert samples.has_mask.all()
@@ -161,6 +161,19 @@ def test_masks_cut_from_depth_hold_the_object_but_not_the_wall_behind_nor_the_fl
     assert samples.mask[0, 0].tolist() == [1, 0, 0, 0]
 
 
+def test_some_masks_cut_from_depth_go_astray():
+    scene = scene_of([BALL], upright((0.0, 0.0, 3.0)), planes=[((0.0, -1.0, 0.0), -0.4), WALL])
+    held = {}
+    for astray in (0.0, 1.0):
+        held[astray] = 0.0
+        for seed in range(12):
+            masks = {"masks_exact": 0.0, "masks_slab": 1.0, "masks_astray": astray}
+            observer, _ = observe(scene, keep=1, seed=seed, **masks)
+            middle = observer.frame.boxes_xyxy[0, :, :2] / 2 + observer.frame.boxes_xyxy[0, :, 2:] / 2
+            held[astray] += float(observer.sample(middle[None, :, None]).mask) / 12
+    assert held[0.0] == 1 and 0.1 < held[1.0] < 0.9
+
+
 def test_missing_masks_and_masks_from_missing_depth_are_flagged():
     uv = torch.tensor([200.0, 240.0]).expand(1, 2, 1, 2)
     missing = observe(two_objects(), masks_exact=0.0, masks_missing=1.0)[0].sample(uv)
@@ -181,6 +194,7 @@ def test_perfect_channels_are_what_the_rays_hit():
     assert torch.equal(samples.depth_m, hits.depth_m.view(1, 2, 300))
     assert samples.has_depth.all() and samples.inside.all()
     np.testing.assert_allclose(samples.normal_cam.norm(dim=-1), samples.has_normal.float(), atol=1e-5)
+    np.testing.assert_allclose(samples.normal_cam, hits.normal_cam.view(1, 2, 300, 3), atol=1e-5)
     assert samples.has_normal.all() and samples.rgb.min() >= 0 and samples.rgb.max() <= 1
 
 

@@ -230,3 +230,14 @@ def test_a_library_without_furniture_is_refused():
     lamp = dataclasses.replace(shapes().models[0], category="other")
     with pytest.raises(ValueError, match="no model in any of the nine categories"):
         SceneSampler(CadTensors.from_library(CadLibrary([lamp])), SceneConfig())
+
+
+def test_models_without_a_category_stand_about_as_clutter_and_are_never_detected():
+    cad = CadTensors.from_library(furniture())
+    category = cad.category.clone()
+    category[3] = -1
+    cad = dataclasses.replace(cad, category=category)
+    sampler = SceneSampler(cad, SceneConfig(objects=3, clutter=2))
+    model = sampler.sample(200, torch.Generator().manual_seed(0)).model
+    assert not (model[:, :3] == 3).any()
+    assert 0.3 < (model[:, 3:] == 3).float().mean() < 0.7

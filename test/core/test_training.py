@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from sparc_core.synth.scenes import SceneConfig
 from sparc_core.training import train
 from sparc_core.training.data import DataConfig, SyntheticData
 from sparc_core.training.loss import LossConfig
+from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
 from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost
 
 INPUTS = InputConfig(n_bbox=8, n_cad=6)
-MODEL = ModelConfig(INPUTS, NetworkConfig(31, 18, latents=4, channels=12, blocks=1, self_layers=1))
+MODEL = ModelConfig(INPUTS, NetworkConfig(45, 25, latents=4, channels=12, blocks=1, self_layers=1))
 DATA = DataConfig(SceneConfig(objects=2, clutter=1), detections=2)
 
 
@@ -35,7 +37,28 @@ def parameters(trainer):
     return {f"{k}/{n}": v for k in ("network", "averaged") for n, v in trainer.state()[k].items()}
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "lamb"])
+def test_muon_steps_the_hidden_matrices_and_adamw_the_rest():
+    network = Trainer(tiny(), furniture()).network
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    optimiser = make_optimiser("muon", network, lr=0.01, weight_decay=0.0)
+    generator_ = generator()
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator_)
+    optimiser.step()
+    step = {name: value.detach() - before[name] for name, value in network.named_parameters()}
+    for name, change in step.items():
+        if change.ndim == 2 and name not in ("embed_token.weight", "head.3.weight"):
+            # orthogonalised: all singular values alike, and of the size of AdamW's steps
+            singular = torch.linalg.svdvals(change)
+            assert singular.max() < 2.2 * singular.min(), name
+            rms = float(change.square().mean().sqrt())
+            assert 0.1 * 0.01 < rms < 0.4 * 0.01, name
+        elif change.ndim < 3:
+            # AdamW's first step has the learning rate's size everywhere
+            np.testing.assert_allclose(change.abs(), 0.01, rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimiser):
     config = tiny(optimiser=optimiser)
     whole, log = Trainer(config, furniture()), []
@@ -72,7 +95,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
 
 
 def test_both_losses_fall_on_scenes_seen_again_and_again():
-    wider = ModelConfig(INPUTS, NetworkConfig(31, 18, latents=4, channels=24, blocks=1, self_layers=1))
+    wider = ModelConfig(INPUTS, NetworkConfig(45, 25, latents=4, channels=24, blocks=1, self_layers=1))
     trainer = Trainer(
         tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture()
     )
@@ -128,7 +151,7 @@ def test_some_poses_that_train_the_score_are_those_a_search_ends_up_at(monkeypat
     assert torch.equal(travelled.R[2:], start.R[2:])
     # turned by 0°, 90°, 180° or 270°, then refined by a network that hardly moves anything yet
     turn = torch.rad2deg(rotation_angle_rad(start.R[:2].transpose(-1, -2) @ travelled.R[:2]))
-    assert ((turn[..., None] - torch.tensor([0.0, 90.0, 180.0])).abs().amin(-1) < 25).all()
+    assert ((turn[..., None] - torch.tensor([0.0, 90.0, 180.0])).abs().amin(-1) < 30).all()
     assert not torch.equal(travelled.R[:2], start.R[:2])
 
 
@@ -181,7 +204,8 @@ def test_a_share_of_the_models_is_swapped_for_another_of_the_same_category_only(
 
 
 def test_a_batch_pairs_each_detection_with_its_truth_model_and_symmetry():
-    data = SyntheticData(furniture(), dataclasses.replace(DATA, similar_model=0.0), INPUTS)
+    exact = dataclasses.replace(DATA, similar_model=0.0, unknown_extents=0.0)
+    data = SyntheticData(furniture(), exact, INPUTS)
     batch = data.batch(6, generator())
     scene, slot = batch.source.scene, batch.source.detections.slot
     assert batch.frame.object_valid.any()
@@ -192,9 +216,19 @@ def test_a_batch_pairs_each_detection_with_its_truth_model_and_symmetry():
             assert batch.surface.model[b, n] == scene.model[b, s]
             assert batch.symmetry_order[b, n] == data.cad.symmetry_order[scene.model[b, s]]
             assert batch.category[b, n] == data.cad.category[scene.model[b, s]]
-            assert torch.equal(batch.catalogue_m[b, n], data.cad.extents_m[scene.model[b, s]])
-    assert (batch.scale_low_m <= batch.catalogue_m).all() and (batch.catalogue_m <= batch.scale_high_m).all()
+            assert torch.equal(batch.surface.expected_m[b, n], data.cad.extents_m[scene.model[b, s]])
+    expected = batch.surface.expected_m
+    assert (batch.scale_low_m <= expected).all() and (expected <= batch.scale_high_m).all()
     assert batch.box_samples.uv_px.shape == (6, 2, 8, 2)
+
+
+def test_extents_that_are_not_known_are_expected_to_be_the_categorys_median():
+    unknown = dataclasses.replace(DATA, unknown_extents=1.0)
+    data = SyntheticData(furniture(), unknown, INPUTS)
+    batch = data.batch(2, generator())
+    for b, n in itertools.product(range(2), range(2)):
+        extents = data.cad.extents_m[data.cad.category == batch.category[b, n]]
+        assert torch.equal(batch.surface.expected_m[b, n], extents.median(0).values)
 
 
 def test_visible_objects_project_into_their_boxes():
@@ -246,7 +280,7 @@ def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
     [
         ({"stepz": 3}, r"config: unknown keys \['stepz'\]; known are .*'steps'"),
         (
-            {"model": {"network": {"token_channels": 31, "layers": 2}}},
+            {"model": {"network": {"token_channels": 45, "layers": 2}}},
             r"config.model.network: unknown keys \['layers'\]",
         ),
         ({"data": {"scenes": {"objets": 2}}}, r"config.data.scenes: unknown keys \['objets'\]"),
@@ -258,7 +292,7 @@ def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
         ({"data": {"detections": 9}}, r"data detections must be between 1 and scenes.objects \(6\), got 9"),
         (
             {"model": {"inputs": {"layout": "paper"}}},
-            "network token_channels is 31, but the paper layout has 13",
+            "network token_channels is 45, but the paper layout has 13",
         ),
         ({"model": {"parametrisation": "euler"}}, "parametrisation must be one of"),
         ({"model": {"n_mul": 0}}, "n_mul must be at least 1"),

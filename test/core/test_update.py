@@ -85,13 +85,13 @@ def test_extents_can_grow_and_shrink_but_at_most_double():
     assert 0 < float(extreme[1]) < 1e-6
 
 
-def test_object_frame_shift_is_measured_in_extents_along_the_objects_axes():
+def test_object_frame_shift_is_measured_in_mean_extents_along_the_objects_axes():
     pose = one_pose(
-        rotation_y(torch.tensor(math.pi / 2, dtype=torch.float64)), T=(1.0, 2.0, 3.0), S=(2.0, 1.0, 4.0)
+        rotation_y(torch.tensor(math.pi / 2, dtype=torch.float64)), T=(1.0, 2.0, 3.0), S=(2.0, 2.0, 10.0)
     )
     moved = apply_update(pose, raw(translation=(0.5, 0.25, 0.25)), "object")
-    # S ∘ δ = (1, 0.25, 1); a quarter turn about y brings x to −z and z to x
-    np.testing.assert_allclose(moved.T, [2.0, 2.25, 2.0], atol=1e-12)
+    # the mean extent is √(108 / 3) = 6; a quarter turn about y brings x to −z and z to x
+    np.testing.assert_allclose(moved.T, [2.5, 3.5, 0.0], atol=1e-12)
     np.testing.assert_allclose(moved.S, pose.S)
 
 
@@ -143,7 +143,7 @@ def test_fixed_scale_mode_keeps_the_extents_but_still_moves():
     pose = one_pose(S=(0.5, 1.0, 2.0))
     moved = apply_update(pose, raw(translation=(0.1, 0, 0), scale=(3, -2, 1)), "object", "fixed")
     assert torch.equal(moved.S, pose.S)
-    np.testing.assert_allclose(moved.T, [0.05, 0, 2], atol=1e-12)
+    np.testing.assert_allclose(moved.T, [0.1 * math.sqrt(1.75), 0, 2], atol=1e-12)
 
 
 def test_scale_modes_can_differ_from_object_to_object():

@@ -29,7 +29,9 @@ def main() -> None:
     cv2.imwrite(str(FOLDER / "rgb.png"), image.rgb[..., ::-1])
     cv2.imwrite(str(FOLDER / "depth.png"), np.round(image.depth_m * 1000).astype(np.uint16))
     camera = image.camera
-    intrinsics = {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy", "up_cam")}
+    intrinsics = {
+        name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy", "up_cam")
+    }
     _write("camera.json", intrinsics)
     _write("detections.json", [
         {"box_xyxy": [round(v, 1) for v in d.box_xyxy], "category": d.category, "model_id": d.model_id}
@@ -38,8 +40,8 @@ def main() -> None:
     _write("truth.json", {
         "cad_library": CAD_LIBRARY,
         "objects": [
-            {"R": image.truth.R[i].tolist(), "T_m": image.truth.T[i].tolist(), "S_m": image.truth.S[i].tolist(),
-             "symmetry_order": int(image.symmetry_order[i]), "well_visible": bool(image.well_visible[i])}
+            {"R": image.truth.R[i].tolist(), "T_m": image.truth.T[i].tolist(),
+             "S_m": image.truth.S[i].tolist(), "symmetry_order": int(image.symmetry_order[i]), "well_visible": bool(image.well_visible[i])}
             for i in range(len(image.detections))
         ],
     })  # fmt: skip
