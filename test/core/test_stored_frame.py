@@ -29,8 +29,8 @@ def written(tmp_path_factory, truth):
     arguments = [
         "align", ROOM / "rgb.png", "--camera", ROOM / "camera.json", "--depth", ROOM / "depth.png",
         "--depth-scale", "1000", "--detections", ROOM / "detections.json",
-        "--cad-library", truth["cad_library"], "--device", "cpu", "--out", folder / "result.json", "--overlay", folder / "overlay.png",
-        "--scene", folder / "scene.glb",
+        "--cad-library", truth["cad_library"], "--device", "cpu", "--out", folder / "result.json",
+        "--overlay", folder / "overlay.png", "--scene", folder / "scene.glb",
     ]  # fmt: skip
     outcome = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert outcome.exit_code == 0, outcome.output

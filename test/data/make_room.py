@@ -41,7 +41,8 @@ def main() -> None:
         "cad_library": CAD_LIBRARY,
         "objects": [
             {"R": image.truth.R[i].tolist(), "T_m": image.truth.T[i].tolist(),
-             "S_m": image.truth.S[i].tolist(), "symmetry_order": int(image.symmetry_order[i]), "well_visible": bool(image.well_visible[i])}
+             "S_m": image.truth.S[i].tolist(), "symmetry_order": int(image.symmetry_order[i]),
+             "well_visible": bool(image.well_visible[i])}
             for i in range(len(image.detections))
         ],
     })  # fmt: skip
