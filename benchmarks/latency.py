@@ -23,7 +23,8 @@ from sparc_core.inputs.select import select_box_pixels
 from sparc_core.perception.prepare import prepare_image
 from sparc_core.pipeline import Aligner
 from sparc_core.refine.batch import build_search
-from sparc_core.refine.loop import CadSurface, StageClock, observe_tokens, refine
+from sparc_core.refine.loop import CadSurface, StageClock, observe_tokens
+from sparc_core.refine.search import Search
 
 COUNTS = (1, 5, 10, 20)
 
@@ -69,11 +70,7 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
     first = every[batch.start == 0]
 
     def search(rows):
-        samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
-        part = batch.rows(rows, samples)
-        surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model, part.start.S)
-        return refine(aligner.network, inputs, part.frame, part.source, surface, part.start, part.box_samples,
-                      generator, parametrisation=aligner.model_config.parametrisation)  # fmt: skip
+        return Search(aligner.network, aligner.model_config, aligner.cad, batch, aligner.config).run(rows)
 
     samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
     part = batch.rows(every, samples)

@@ -15,11 +15,11 @@ import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
-from sparc_core.inputs.select import select_box_pixels
 from sparc_core.perception.prepare import PreparedImage, prepare_image
-from sparc_core.refine.batch import SearchBatch, best_of_search, build_search
-from sparc_core.refine.loop import CadSurface, StageClock, refine
+from sparc_core.refine.batch import build_search
+from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import load_network
+from sparc_core.refine.search import Search
 from sparc_core.types import SCALE_MODES, AlignedObject, AlignmentResult, Camera, Detection, SkippedDetection
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
@@ -30,8 +30,9 @@ class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
     size); category_scale_modes: (category, mode) pairs that differ from it. max_candidates: CAD models
     tried for a detection that names none. refinements: pose updates before the scoring pass.
-    score_looks: scoring passes, each with other pixels, whose mean is σ. initial_scale: start from the
-    CAD "model"'s extents or the "category"'s median. estimate_gravity: find the up direction in the
+    finalists: how many rows (candidates and starts) of each object are looked at again after the first
+    score. second_looks: how often, each time with other pixels; σ is the mean. initial_scale: start from
+    the CAD "model"'s extents or the "category"'s median. estimate_gravity: find the up direction in the
     depth image when the camera does not tell it. depth_masks: cut masks from depth and box for
     detections without one. max_rows: how many rows (blocks × candidates × starts) go through the
     network at once, bounding memory. seed: of the pixel and point sampling, so that the same input
@@ -44,7 +45,8 @@ class AlignerConfig:
     category_scale_modes: tuple[tuple[str, str], ...] = ()
     max_candidates: int = 12
     refinements: int = 3
-    score_looks: int = 3
+    finalists: int = 3
+    second_looks: int = 4
     initial_scale: str = "model"
     estimate_gravity: bool = True
     depth_masks: bool = True
@@ -61,9 +63,11 @@ class AlignerConfig:
                 )
         if self.initial_scale not in ("model", "category"):
             raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
-        for name in ("max_candidates", "refinements", "score_looks", "max_rows"):
+        for name in ("max_candidates", "refinements", "finalists", "max_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.second_looks < 0:
+            raise ValueError(f"second_looks must not be negative, got {self.second_looks}")
 
 
 class Aligner:
@@ -137,30 +141,9 @@ class Aligner:
 
     def _search(self, prepared: PreparedImage, detections, clock: StageClock) -> list[AlignedObject]:
         """Refine every candidate from four rotations, all in one batch, and keep the best σ."""
-        generator = torch.Generator(self.device).manual_seed(self.config.seed)
-        inputs = self.model_config.inputs
         batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
-        box_samples = clock.measure(
-            "assemble",
-            lambda: batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator)),
-        )
-        poses, scores = [], []
-        for rows in batch.chunks(self.config.max_rows):
-            part = batch.rows(rows, box_samples)
-            surface = CadSurface(self.cad.points, self.cad.normals, part.model, part.start.S)
-            pose, score = refine(
-                self.network, inputs, part.frame, part.source, surface, part.start, part.box_samples,
-                generator,
-                parametrisation=self.model_config.parametrisation, scale_mode=part.scale_mode,
-                refinements=self.config.refinements, looks=self.config.score_looks, clock=clock,
-            )  # fmt: skip
-            poses.append(pose)
-            scores.append(score)
-        return self._choose(batch, poses, scores, prepared, detections)
-
-    def _choose(self, batch: SearchBatch, poses, scores, prepared, detections) -> list[AlignedObject]:
         objects = []
-        for best in best_of_search(batch, poses, scores):
+        for best in Search(self.network, self.model_config, self.cad, batch, self.config, clock).run():
             index = prepared.kept[best.detection]
             detection, model = detections[index], self.cad_library.models[best.model]
             objects.append(AlignedObject(

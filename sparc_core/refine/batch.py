@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.camera import intrinsics_tensor
-from sparc_core.geometry.pose import Pose, concatenate
+from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.samples import Frame, PixelSamples
 from sparc_core.perception.observe import ImageSource
 from sparc_core.refine.initial import START_AZIMUTHS_DEG, start_rotations, start_translation
@@ -19,15 +18,21 @@ from sparc_core.types import SCALE_MODES
 
 
 @dataclass(frozen=True, eq=False)
-class SearchRows:
-    """What `refine` needs for some of the rows."""
+class BlockRows:
+    """What scoring needs for some rows: who looks where."""
 
     frame: Frame
     source: ImageSource
+    box_samples: PixelSamples
+
+
+@dataclass(frozen=True, eq=False)
+class SearchRows(BlockRows):
+    """What refining needs beside that for rows of the search."""
+
     model: torch.Tensor
     scale_mode: torch.Tensor
     start: Pose
-    box_samples: PixelSamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,37 +56,23 @@ class SearchBatch:
     extents_m: torch.Tensor
     valid: torch.Tensor
 
-    def chunks(self, max_rows: int) -> Iterator[torch.Tensor]:
-        """Row indices, at most `max_rows` at a time."""
-        return iter(torch.arange(len(self.block), device=self.block.device).split(max_rows))
-
     def rows(self, rows: torch.Tensor, block_samples: PixelSamples) -> SearchRows:
         """Frame, source, models and start poses of the given rows; block_samples: (K, N, n_bbox)."""
-        block = self.block[rows]
-        frame = replace(_take(self.block_frame, block), object_valid=self.valid[rows])
-        samples = _take(block_samples, block)
+        part = self.blocks(self.block[rows], self.valid[rows], block_samples)
         extents = self.extents_m[rows]
-        R = start_rotations(frame, extents.shape[1])[
+        R = start_rotations(part.frame, extents.shape[1])[
             self.start[rows], torch.arange(len(rows), device=rows.device)
         ]
-        pose = Pose(R, start_translation(frame, samples, extents), extents)
-        detection = self.detection[block].clamp(min=0)
+        pose = Pose(R, start_translation(part.frame, part.box_samples, extents), extents)
         return SearchRows(
-            frame, self.source.for_rows(detection), self.model[rows], self.scale_mode[rows], pose, samples
+            part.frame, part.source, part.box_samples, self.model[rows], self.scale_mode[rows], pose
         )
 
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """The winner of one kept detection: pose as numpy float64, σ, CAD model position, start's name."""
-
-    detection: int
-    model: int
-    R: np.ndarray
-    T_m: np.ndarray
-    S_m: np.ndarray
-    score: float
-    start: str
+    def blocks(self, block: torch.Tensor, valid: torch.Tensor, block_samples: PixelSamples) -> BlockRows:
+        """Rows that look at the given blocks (R',); valid (R', N); block_samples: (K, N, n_bbox)."""
+        frame = replace(_take(self.block_frame, block), object_valid=valid)
+        detection = self.detection[block].clamp(min=0)
+        return BlockRows(frame, self.source.for_rows(detection), _take(block_samples, block))
 
 
 def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibrary) -> SearchBatch:
@@ -119,23 +110,6 @@ def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibr
         layout[:, 0], layout[:, 1], layout[:, 2], model, scale_mode, extents,
         torch.tensor(valid, device=device),
     )  # fmt: skip
-
-
-def best_of_search(batch: SearchBatch, poses: list[Pose], scores: list[torch.Tensor]) -> list[SearchResult]:
-    """For every detection the row with the highest σ, in the order of the detections."""
-    pose = concatenate(poses)
-    score = torch.where(batch.valid, torch.cat(scores), -1.0)
-    results = []
-    for b in range(len(batch.detection)):
-        rows = (batch.block == b).nonzero()[:, 0]
-        for n, d in enumerate(batch.detection[b].tolist()):
-            if d < 0:
-                continue
-            row = rows[score[rows, n].argmax()]
-            R, T, S = (getattr(pose, name)[row, n].double().cpu().numpy() for name in ("R", "T", "S"))
-            name = f"azimuth_{START_AZIMUTHS_DEG[int(batch.start[row])]}"
-            results.append(SearchResult(d, int(batch.model[row, n]), R, T, S, float(score[row, n]), name))
-    return results
 
 
 def _block_frame(prepared, detection: torch.Tensor) -> Frame:

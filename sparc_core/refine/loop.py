@@ -11,7 +11,7 @@ from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import InputConfig, Tokens, assemble_tokens
 from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples, PixelSource
-from sparc_core.inputs.select import select_box_pixels, select_cad_points
+from sparc_core.inputs.select import select_cad_points
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.update import apply_update
 
@@ -90,14 +90,11 @@ def refine(
     parametrisation: str = "object",
     scale_mode: str | torch.Tensor = "free",
     refinements: int = 3,
-    looks: int = 1,
     clock: StageClock | None = None,
-) -> tuple[Pose, torch.Tensor | None]:
+) -> Pose:
     """Refine a (B, N) batch of start poses, all at once.
 
-    Starts, candidates, blocks of objects and images are all rows of the one batch B. Returns the
-    final poses (B, N) and σ (B, N): the sigmoid of the mean logit of `looks` scoring passes, each after
-    the first with pixels of its own; None with looks=0.
+    Starts, candidates, blocks of objects and images are all rows of the one batch B.
     """
     clock = clock or StageClock(start.T.device)
     pose = start
@@ -105,16 +102,25 @@ def refine(
         output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)
         updated = clock.measure("update", apply_update, pose, output.raw_update, parametrisation, scale_mode)
         pose = keep_plausible(updated)
-    if looks == 0:
-        return pose, None
-    logits = []
-    for look in range(looks):
-        if look:
-            pixels = select_box_pixels(frame, config.n_bbox, generator)
-            box_samples = clock.measure("assemble", source.sample, pixels)
-        output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)
-        logits.append(output.score_logit)
-    return pose, torch.stack(logits).mean(0).sigmoid()
+    return pose
+
+
+@torch.no_grad()
+def score(
+    network: MultiSparcNet,
+    config: InputConfig,
+    frame: Frame,
+    source: PixelSource,
+    surface: CadSurface,
+    pose: Pose,
+    box_samples: PixelSamples,
+    generator: torch.Generator,
+    clock: StageClock | None = None,
+) -> torch.Tensor:
+    """(B, N) logits of σ for a batch of poses, from one look: the given pixels and new CAD points."""
+    clock = clock or StageClock(pose.T.device)
+    output = _predict(network, config, frame, source, surface, pose, box_samples, generator, clock)
+    return output.score_logit
 
 
 def _predict(network, config, frame, source, surface, pose, box_samples, generator, clock):

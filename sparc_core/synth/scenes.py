@@ -18,10 +18,15 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import quaternion_to_matrix, rotation_x, rotation_y, rotation_z
 from sparc_core.types import CATEGORIES
 
+BACKED = ("bed", "bookshelf", "cabinet", "display", "sofa")
+
 
 @dataclass(frozen=True)
 class SceneConfig:
     """What scenes look like. Ranges are (low, high); lengths in metres, angles in degrees.
+
+    facing_share: share of the furniture with a back (`BACKED`) that stands as if with its back to a wall
+    behind it: its front is turned to the camera by at most `facing_deg`. Everything else stands anyhow.
 
     Raises ValueError naming the field out of range.
     """
@@ -35,6 +40,8 @@ class SceneConfig:
     roll_deg: tuple[float, float] = (-5.0, 5.0)
     field_of_view_deg: tuple[float, float] = (40.0, 90.0)
     distance_m: tuple[float, float] = (1.0, 4.5)
+    facing_share: float = 0.7
+    facing_deg: float = 80.0
     free_share: float = 0.1
     known_gravity_share: float = 0.7
     scale_jitter: float = 0.15
@@ -106,6 +113,8 @@ class SceneSampler:
         self.counts = torch.tensor([len(m) for m in self.members], device=cad.category.device)
         self.table = torch.nn.utils.rnn.pad_sequence(self.members, batch_first=True)
         self.display_slot, self.table_slot = CATEGORIES.index("display"), CATEGORIES.index("table")
+        backed = [CATEGORIES.index(name) for name in BACKED]
+        self.backed = torch.tensor(backed, device=cad.category.device)
         self.others = (cad.category < 0).nonzero()[:, 0]
         self.tables = (cad.category == self.table_slot).nonzero()[:, 0]
 
@@ -115,7 +124,7 @@ class SceneSampler:
         model = self._draw_models(batch, draw)
         S = self._draw_extents(model, draw)
         R_cam_ground, height, intrinsics = self._draw_cameras(batch, draw)
-        yaw = draw.uniform(0, 2 * math.pi, *model.shape)
+        yaw = self._draw_yaw(model, draw)
         position, placed = self._place(model, S, yaw, height, intrinsics, draw)
         T = torch.einsum(
             "bij,boj->boi",
@@ -169,6 +178,14 @@ class SceneSampler:
         tied = (self.cad.symmetry_order[model] >= 4)[..., None]
         axes = torch.where(tied, torch.stack((axes[..., 0], axes[..., 1], axes[..., 0]), -1), axes)
         return self.cad.extents_m[model] * overall * axes
+
+    def _draw_yaw(self, model, draw):
+        """Azimuth of the front in the ground frame: 0 is towards the camera's side of the room."""
+        anyhow = draw.uniform(0, 2 * math.pi, *model.shape)
+        half = math.radians(self.config.facing_deg)
+        facing = draw.uniform(-half, half, *model.shape)
+        backed = torch.isin(self.cad.category[model], self.backed)
+        return torch.where(backed & draw.chance(self.config.facing_share, *model.shape), facing, anyhow)
 
     def _draw_cameras(self, batch: int, draw: _Draw):
         config = self.config

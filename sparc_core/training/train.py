@@ -192,13 +192,14 @@ class Trainer:
         travelled = scoring & (travelled < config.converged_share)
         if not travelled.any():
             return pose, travelled
-        turns = torch.randint(4, scoring.shape, generator=self.generator, device=self.device)
+        # the half turn is what a search mistakes for the truth most often
+        shares = torch.tensor([0.35, 0.15, 0.35, 0.15], device=self.device).expand(config.images, -1)
+        turns = torch.multinomial(shares, scoring.shape[1], replacement=True, generator=self.generator)
         start = Pose(pose.R @ rotation_y(turns * (math.pi / 2)), pose.T, pose.S).map(lambda x: x[:rows])
         few = first_images(batch, rows)
-        reached, _ = refine(
+        reached = refine(
             self.network, config.model.inputs, few.frame, few.source, few.surface, start, few.box_samples,
             self.generator, parametrisation=config.model.parametrisation, refinements=config.refinements,
-            looks=0,
         )  # fmt: skip
         reached = Pose(*(torch.cat((getattr(reached, n), getattr(pose, n)[rows:])) for n in ("R", "T", "S")))
         return where(travelled, reached, pose), travelled

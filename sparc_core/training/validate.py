@@ -8,7 +8,7 @@ from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.initial import start_poses
-from sparc_core.refine.loop import refine
+from sparc_core.refine.loop import refine, score
 from sparc_core.refine.model import ModelConfig
 from sparc_core.training.data import SyntheticData
 
@@ -29,17 +29,15 @@ def validate(
     for _ in range(max(1, images // 16)):
         batch = data.batch(16, generator)
         starts = start_poses(batch.frame, batch.box_samples, batch.surface.expected_m)
-        runs = [
-            refine(
-                network, model.inputs, batch.frame, batch.source, batch.surface,
-                starts.map(lambda x, k=k: x[k]), batch.box_samples, generator,
-                parametrisation=model.parametrisation,
-            )
-            for k in range(4)
-        ]  # fmt: skip
+        looked = (network, model.inputs, batch.frame, batch.source, batch.surface)
+        runs = []
+        for k in range(4):
+            start = starts.map(lambda x, k=k: x[k])
+            pose = refine(*looked, start, batch.box_samples, generator, parametrisation=model.parametrisation)
+            runs.append((pose, score(*looked, pose, batch.box_samples, generator)))
         valid = batch.frame.object_valid
         objects += int(valid.sum())
-        scores = torch.stack([score for _, score in runs])
+        scores = torch.stack([logit for _, logit in runs]).sigmoid()
         poses = Pose(*(torch.stack([getattr(pose, n) for pose, _ in runs]) for n in ("R", "T", "S")))
         order = batch.symmetry_order.expand(4, -1, -1)
         truth = batch.truth.map(lambda x: x.expand(4, *x.shape))

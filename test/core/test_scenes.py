@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.rotation import rotation_angle_rad
-from sparc_core.synth.scenes import SceneConfig, SceneSampler, rectangles_overlap
+from sparc_core.synth.scenes import BACKED, SceneConfig, SceneSampler, rectangles_overlap
 from sparc_core.types import CATEGORIES
 
 DISPLAY = CATEGORIES.index("display")
@@ -241,3 +241,16 @@ def test_models_without_a_category_stand_about_as_clutter_and_are_never_detected
     model = sampler.sample(200, torch.Generator().manual_seed(0)).model
     assert not (model[:, :3] == 3).any()
     assert 0.3 < (model[:, 3:] == 3).float().mean() < 0.7
+
+
+def test_furniture_with_a_back_mostly_turns_its_front_to_the_camera():
+    scene, cad = sample(300, library=shapes(), free_share=0.0, roll_deg=(0.0, 0.0))
+    front = scene.pose.R[..., 2]  # the CAD z axis in the camera frame
+    horizontal_z = front[..., 2] + scene.up_cam[:, None, 2] * -(front * scene.up_cam[:, None]).sum(-1)
+    away = horizontal_z > 0
+    backed = torch.isin(cad.category, torch.tensor([CATEGORIES.index(name) for name in BACKED]))[scene.model]
+    assert 0.1 < away[backed].float().mean() < 0.2 and backed.any()
+    assert 0.45 < away[~backed].float().mean() < 0.55
+    anyhow, _ = sample(600, library=shapes(), free_share=0.0, facing_share=0.0, roll_deg=(0.0, 0.0))
+    sofas = torch.isin(cad.category[anyhow.model], torch.tensor([CATEGORIES.index("sofa")]))
+    assert 0.45 < (anyhow.pose.R[..., 2, 2][sofas] > 0).float().mean() < 0.55

@@ -1,0 +1,137 @@
+"""The search over one image: every candidate from four rotations, then the best σ.
+
+All rows are refined and scored once; the best few rows of every object are looked at again, each time
+with other pixels and CAD points, and the mean of their logits decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sparc_core.cad.tensors import CadTensors
+from sparc_core.geometry.pose import Pose, concatenate
+from sparc_core.inputs.samples import PixelSamples
+from sparc_core.inputs.select import select_box_pixels
+from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.refine.batch import SearchBatch, SearchRows
+from sparc_core.refine.initial import START_AZIMUTHS_DEG
+from sparc_core.refine.loop import CadSurface, StageClock, refine, score
+from sparc_core.refine.model import ModelConfig
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The winner of one kept detection: pose as numpy float64, σ, CAD model position, start's name."""
+
+    detection: int
+    model: int
+    R: np.ndarray
+    T_m: np.ndarray
+    S_m: np.ndarray
+    score: float
+    start: str
+
+
+class Search:
+    """Refines and scores the rows of one `SearchBatch`. config: an `AlignerConfig`."""
+
+    def __init__(
+        self,
+        network: MultiSparcNet,
+        model: ModelConfig,
+        cad: CadTensors,
+        batch: SearchBatch,
+        config,
+        clock: StageClock | None = None,
+    ):
+        self.network, self.model, self.cad, self.batch, self.config = network, model, cad, batch, config
+        self.clock = clock or StageClock(cad.points.device)
+        self.generator = torch.Generator(cad.points.device).manual_seed(config.seed)
+
+    def run(self, rows: torch.Tensor | None = None) -> list[SearchResult]:
+        """The best pose of every detection, in their order; rows: only these, by default all."""
+        every = torch.arange(len(self.batch.block), device=self.batch.block.device)
+        rows = every if rows is None else rows
+        pose, logit = self._refine(rows)
+        finalists = self._finalists(rows, logit)
+        mean = self._look_again(rows, finalists, pose, logit)
+        return self._choose(rows, finalists, pose, mean)
+
+    def _refine(self, rows) -> tuple[Pose, torch.Tensor]:
+        """Poses (R, N) and first logits (R, N) of the rows; −inf where a row has no candidate."""
+        block_samples = self._new_pixels()
+        poses, logits = [], []
+        for chunk in rows.split(self.config.max_rows):
+            part = self.batch.rows(chunk, block_samples)
+            surface = self._surface(part.model, part.start.S)
+            pose = refine(
+                self.network, self.model.inputs, part.frame, part.source, surface, part.start,
+                part.box_samples, self.generator, parametrisation=self.model.parametrisation,
+                scale_mode=part.scale_mode, refinements=self.config.refinements, clock=self.clock,
+            )  # fmt: skip
+            poses.append(pose)
+            logits.append(self._score(part, surface, pose))
+        valid = self.batch.valid[rows]
+        return concatenate(poses), torch.where(valid, torch.cat(logits), -torch.inf)
+
+    def _finalists(self, rows, logit) -> torch.Tensor:
+        """(K, F, N) positions in `rows` of the F best rows of every object of every block."""
+        block = self.batch.block[rows]
+        kept = []
+        for b in range(len(self.batch.detection)):
+            members = (block == b).nonzero()[:, 0]
+            best = logit[members].topk(min(self.config.finalists, len(members)), dim=0).indices
+            kept.append(members[best])
+        fewest = min(len(best) for best in kept)
+        return torch.stack([best[:fewest] for best in kept])
+
+    def _look_again(self, rows, finalists, pose: Pose, logit) -> torch.Tensor:
+        """(K, F, N) mean logits of the finalists over the first look and `second_looks` more."""
+        blocks, count, objects = finalists.shape
+        column = torch.arange(objects, device=rows.device)
+        total = logit[finalists, column]
+        if self.config.second_looks == 0 or count == 1:
+            return total
+        flat = finalists.flatten(0, 1)
+        block = torch.arange(blocks, device=rows.device).repeat_interleave(count)
+        again = pose.map(lambda x: x[flat, column])
+        expected = self.batch.extents_m[rows][flat, column]
+        surface = self._surface(self.batch.model[rows][flat, column], expected)
+        valid = self.batch.valid[rows][flat, column]
+        for _ in range(self.config.second_looks):
+            part = self.batch.blocks(block, valid, self._new_pixels())
+            total = total + self._score(part, surface, again).view(total.shape)
+        return total / (1 + self.config.second_looks)
+
+    def _choose(self, rows, finalists, pose: Pose, mean) -> list[SearchResult]:
+        results = []
+        winner = mean.argmax(1)
+        for b, detections in enumerate(self.batch.detection.tolist()):
+            for n, detection in enumerate(detections):
+                if detection < 0:
+                    continue
+                place = int(finalists[b, winner[b, n], n])
+                row = int(rows[place])
+                R, T, S = (getattr(pose, name)[place, n].double().cpu().numpy() for name in ("R", "T", "S"))
+                sigma = float(mean[b, winner[b, n], n].sigmoid())
+                start = f"azimuth_{START_AZIMUTHS_DEG[int(self.batch.start[row])]}"
+                model = int(self.batch.model[row, n])
+                results.append(SearchResult(detection, model, R, T, S, sigma, start))
+        return results
+
+    def _new_pixels(self) -> PixelSamples:
+        """Pixels of every block's boxes, newly drawn and read: (K, N, n_bbox)."""
+        pixels = select_box_pixels(self.batch.block_frame, self.model.inputs.n_bbox, self.generator)
+        return self.clock.measure("assemble", self.batch.source.sample, pixels)
+
+    def _surface(self, model, expected_m) -> CadSurface:
+        return CadSurface(self.cad.points, self.cad.normals, model, expected_m)
+
+    def _score(self, part: SearchRows, surface: CadSurface, pose: Pose) -> torch.Tensor:
+        return score(
+            self.network, self.model.inputs, part.frame, part.source, surface, pose, part.box_samples,
+            self.generator, self.clock,
+        )  # fmt: skip
