@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
 from sparc_core.evaluation.synthetic import SyntheticImage
+from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.types import AlignmentResult
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from sparc_core.evaluation.metrics import pose_errors
 from sparc_core.evaluation.report import ErrorTable
 from sparc_core.evaluation.synthetic import SyntheticImage
+from sparc_core.geometry.errors import pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.select import select_box_pixels
 from sparc_core.perception.prepare import prepare_image

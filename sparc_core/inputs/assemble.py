@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.compare import box_residual, closest_surface_points
-from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples
+from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
 
 LAYOUTS = ("object", "paper")
 DEPTH_UNIT_M = 3.0  # brings depths of a room to about 1

@@ -12,7 +12,7 @@ import torch
 
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
-from sparc_core.inputs.samples import Frame
+from sparc_core.perception.samples import Frame
 
 NEAR_M = 0.1  # CAD points nearer than this to the camera plane are projected as if they were there
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparc_core.inputs.samples import Frame
+from sparc_core.perception.samples import Frame
 
 BOX_GROWTH = 0.10  # the box is extended by 10 % of its size in all
 

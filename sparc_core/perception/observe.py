@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparc_core.inputs.samples import PixelSamples
+from sparc_core.perception.samples import PixelSamples
 
 
 @dataclass(frozen=True, eq=False)

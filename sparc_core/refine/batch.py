@@ -11,8 +11,8 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.geometry.pose import Pose
-from sparc_core.inputs.samples import Frame, PixelSamples
 from sparc_core.perception.observe import ImageSource
+from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.refine.initial import START_AZIMUTHS_DEG, start_rotations, start_translation
 from sparc_core.types import SCALE_MODES
 

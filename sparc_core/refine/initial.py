@@ -9,7 +9,7 @@ import torch
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import upright_rotation
-from sparc_core.inputs.samples import Frame, PixelSamples
+from sparc_core.perception.samples import Frame, PixelSamples
 
 START_AZIMUTHS_DEG = (0, 90, 180, 270)
 DEFAULT_ELEVATION_DEG = -30.0  # camera pitch assumed when gravity is not known

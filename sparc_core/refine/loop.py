@@ -10,9 +10,9 @@ import torch
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import InputConfig, Tokens, assemble_tokens
-from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples, PixelSource
 from sparc_core.inputs.select import select_cad_points
 from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.perception.samples import CadSamples, Frame, PixelSamples, PixelSource
 from sparc_core.refine.update import apply_update
 
 EXTENT_LIMITS_M = (0.01, 10.0)

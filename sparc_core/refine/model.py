@@ -70,7 +70,11 @@ def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = N
     if config is None:
         if "model_config" not in metadata:
             raise ValueError(f"weights {path}: holds no model_config; it was not written by sparc pretrain")
-        config = from_dict(ModelConfig, json.loads(metadata["model_config"]), f"weights {path}: model_config")
+        try:
+            stored_config = json.loads(metadata["model_config"])
+        except json.JSONDecodeError as error:
+            raise ValueError(f"weights {path}: model_config is not JSON: {error}") from error
+        config = from_dict(ModelConfig, stored_config, f"weights {path}: model_config")
     network = MultiSparcNet(config.network)
     problems = _misfits(network.state_dict(), state)
     if problems:

@@ -13,9 +13,9 @@ import torch
 
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose, concatenate
-from sparc_core.inputs.samples import PixelSamples
 from sparc_core.inputs.select import select_box_pixels
 from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.perception.samples import PixelSamples
 from sparc_core.refine.batch import SearchBatch, SearchRows
 from sparc_core.refine.initial import START_AZIMUTHS_DEG
 from sparc_core.refine.loop import CadSurface, StageClock, refine, score

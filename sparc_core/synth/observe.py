@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.camera import bearing_z1, project
 from sparc_core.geometry.pose import Pose
-from sparc_core.inputs.samples import Frame, PixelSamples
+from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.synth.corrupt import (
     NONE,
     NoiseBatch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -91,8 +91,6 @@ class SceneRenderer:
 
 def single_scene(scene: SceneBatch, index: int) -> SceneBatch:
     """Scene `index` of a batch as a batch of one."""
-    from dataclasses import fields, replace
-
     cut = {
         f.name: getattr(scene, f.name)[index : index + 1]
         for f in fields(scene)

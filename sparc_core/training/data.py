@@ -10,8 +10,8 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import InputConfig
-from sparc_core.inputs.samples import Frame, PixelSamples
 from sparc_core.inputs.select import select_box_pixels
+from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.refine.loop import CadSurface
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise
 from sparc_core.synth.observe import SceneObserver, detect, take_slots

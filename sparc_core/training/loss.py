@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from sparc_core.evaluation.metrics import symmetric_turns
+from sparc_core.geometry.errors import symmetric_turns
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
 

@@ -14,7 +14,7 @@ import torch
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_x, rotation_y, rotation_z, upright_rotation
-from sparc_core.inputs.samples import Frame
+from sparc_core.perception.samples import Frame
 
 
 @dataclass(frozen=True)

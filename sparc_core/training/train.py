@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from sparc_core.cad.library import CadLibrary
-from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
+from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose, where
 from sparc_core.geometry.rotation import rotation_y
 from sparc_core.network.alignment import MultiSparcNet
@@ -42,7 +42,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    optimiser: str = "adamw"
+    optimiser: str = "muon"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     steps: int = 60_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
+from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.initial import start_poses

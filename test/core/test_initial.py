@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from sparc_core.geometry.rotation import rotation_angle_rad
-from sparc_core.inputs.samples import Frame, PixelSamples
+from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.refine.initial import (
     DEFAULT_DEPTH_M,
     START_AZIMUTHS_DEG,

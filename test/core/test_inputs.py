@@ -20,7 +20,7 @@ from sparc_core.inputs.assemble import (
     assemble_tokens,
     pose_context,
 )
-from sparc_core.inputs.samples import CadSamples, Frame, PixelSamples
+from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
 
 BOXES, CAD, SURFACE = 6, 5, 9
 INTRINSICS = torch.tensor([[500.0, 480.0, 320.0, 240.0]])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparc_core.inputs.samples import Frame
 from sparc_core.inputs.select import grown_boxes, select_box_pixels, select_cad_points
 from sparc_core.perception.observe import ImageChannels, ImageSource
+from sparc_core.perception.samples import Frame
 
 
 def frame_with(*boxes, width=640.0, height=480.0):

@@ -40,17 +40,6 @@ ALLOWED = {
         "evaluation",
     },
 }
-# Imports against the direction that are known, each with the reason why it is (still) there.
-EXCEPTIONS = {
-    ("sparc_core.perception.observe", "sparc_core.inputs.samples"):
-        "ImageSource fills the PixelSamples that inputs defines; the type belongs below both",
-    ("sparc_core.training.loss", "sparc_core.evaluation.metrics"):
-        "the symmetric turns are shared with the metrics; they need geometry only",
-    ("sparc_core.training.train", "sparc_core.evaluation.metrics"):
-        "what counts as right trains the score and judges it; it needs geometry only",
-    ("sparc_core.training.validate", "sparc_core.evaluation.metrics"):
-        "as above",
-}  # fmt: skip
 # the demo camera shows synthetic rooms; nothing of training or of the benchmarks belongs into a robot's node
 ROS_MAY_USE = {"types", "pipeline", "tracking", "cad", "geometry", "files", "visualise", "synth"}
 ROS_MODULES = {
@@ -101,13 +90,12 @@ def test_imports_point_downwards():
         f"{module} imports {name}"
         for module, name in core_imports()
         if layer(name) not in {*ALLOWED.get(layer(module), ()), layer(module)}
-        and (module, name) not in EXCEPTIONS
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_layers_themselves_have_no_cycle():
-    """Following the rules (not the exceptions) never leads back."""
+    """Following the rules never leads back."""
 
     def reachable(start, seen=()):
         assert start not in seen, f"{' -> '.join((*seen, start))}"
@@ -116,10 +104,6 @@ def test_the_layers_themselves_have_no_cycle():
 
     for name in ALLOWED:
         reachable(name)
-
-
-def test_exceptions_that_are_no_longer_needed_are_struck_off():
-    assert set(EXCEPTIONS) <= set(core_imports())
 
 
 def test_sparc_core_knows_nothing_of_ros():
@@ -139,7 +123,7 @@ def test_the_network_stands_alone():
 @pytest.mark.parametrize("top", ["training", "evaluation"])
 def test_only_the_top_imports_training_and_evaluation(top):
     for module, name in core_imports():
-        if layer(name) == top and (module, name) not in EXCEPTIONS:
+        if layer(name) == top:
             assert layer(module) in (top, "scripts"), f"{module} imports {name}"
     for module, names in imports_of("sparc_ros").items():
         used = {layer(n) for n in names if n.startswith("sparc_core.")}

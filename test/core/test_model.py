@@ -84,6 +84,13 @@ def test_an_unknown_option_in_the_stored_config_is_named(tmp_path):
         load_network(path)
 
 
+def test_a_stored_config_that_is_no_json_is_named(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    save_file(network().state_dict(), path, metadata={"model_config": "{layout: object"})
+    with pytest.raises(ValueError, match="broken.safetensors: model_config is not JSON: Expecting"):
+        load_network(path)
+
+
 def test_shapes_that_do_not_fit_the_config_are_named(weights):
     wider = ModelConfig(CONFIG.inputs, NetworkConfig(45, 25, **{**SIZES, "latents": 5}))
     with pytest.raises(

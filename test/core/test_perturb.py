@@ -8,10 +8,10 @@ import torch
 from builders import random_poses
 from scipy.spatial.transform import Rotation
 
-from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
+from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_angle_rad, rotation_y, upright_rotation
-from sparc_core.inputs.samples import Frame
+from sparc_core.perception.samples import Frame
 from sparc_core.training.perturb import (
     REGIONS,
     Region,

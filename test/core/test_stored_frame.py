@@ -10,7 +10,7 @@ import torch
 import trimesh
 from typer.testing import CliRunner
 
-from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors
+from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.scripts.main import app
 

@@ -8,7 +8,7 @@ import torch
 from builders import random_poses
 from scipy.spatial.transform import Rotation
 
-from sparc_core.evaluation.metrics import THRESHOLDS, pose_errors, rotation_error_deg, symmetric_turns
+from sparc_core.geometry.errors import THRESHOLDS, pose_errors, rotation_error_deg, symmetric_turns
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
 
