@@ -28,21 +28,21 @@ SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
 @dataclass(frozen=True)
 class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
-    size); category_scale_modes: (category, mode) pairs that differ from it. max_candidates: CAD models
-    tried for a detection that names none. refinements: pose updates before the scoring pass.
-    finalists: how many rows (candidates and starts) of each object are looked at again after the first
-    score. second_looks: how often, each time with other pixels; σ is the mean. initial_scale: start from
-    the CAD "model"'s extents or the "category"'s median. estimate_gravity: find the up direction in the
-    depth image when the camera does not tell it. depth_masks: cut masks from depth and box for
-    detections without one. max_rows: how many rows (blocks × candidates × starts) go through the
-    network at once, bounding memory. seed: of the pixel and point sampling, so that the same input
-    gives the same answer.
+    size); scale_modes: (name, mode) pairs that differ from it, a name being a category or a CAD model's id.
+    max_candidates: CAD models tried for a detection that names none. refinements: pose updates before the
+    scoring pass. finalists: how many rows (candidates and starts) of each object are looked at again after
+    the first score; second_looks: how often, each time with other pixels; σ is the mean. initial_scale:
+    start from the CAD "model"'s extents or the "category"'s median. estimate_gravity: find the up direction
+    in the depth image when the camera does not tell it. depth_masks: cut masks from depth and boxes for
+    detections without one. max_rows: how many rows (blocks × candidates × starts) go through the network at
+    once, bounding memory. seed: of the pixel and point sampling, so that the same input gives the same
+    answer.
 
     Raises ValueError naming the field out of range.
     """
 
     scale_mode: str = "free"
-    category_scale_modes: tuple[tuple[str, str], ...] = ()
+    scale_modes: tuple[tuple[str, str], ...] = ()
     max_candidates: int = 12
     refinements: int = 3
     finalists: int = 3
@@ -56,11 +56,9 @@ class AlignerConfig:
     def __post_init__(self):
         if self.scale_mode not in SCALE_MODES:
             raise ValueError(f"scale_mode must be one of {SCALE_MODES}, got {self.scale_mode!r}")
-        for category, mode in self.category_scale_modes:
+        for name, mode in self.scale_modes:
             if mode not in SCALE_MODES:
-                raise ValueError(
-                    f"category_scale_modes of {category!r} must be one of {SCALE_MODES}, got {mode!r}"
-                )
+                raise ValueError(f"scale_modes of {name!r} must be one of {SCALE_MODES}, got {mode!r}")
         if self.initial_scale not in ("model", "category"):
             raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
         for name in ("max_candidates", "refinements", "finalists", "max_rows"):
@@ -78,6 +76,12 @@ class Aligner:
     ):
         self.network, self.model_config, self.config = network, model_config, config
         self.cad_library, self.device = library, device
+        known = {*library.categories, *(model.model_id for model in library.models)}
+        for name, _ in config.scale_modes:
+            if name not in known:
+                raise ValueError(
+                    f"scale_modes names {name!r}, which is no category or model of the CAD library"
+                )
         self.cad = CadTensors.from_library(library, device)
 
     @classmethod

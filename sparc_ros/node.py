@@ -29,7 +29,7 @@ from sparc_ros.frame import FrameMessages, FrameProcessor, InputError
 from sparc_ros.gravity import CameraPlacer, ImuUp
 from sparc_ros.markers import export_mesh_uris
 from sparc_ros.parameter_list import declare_parameters, resolve_changes
-from sparc_ros.parameters import NodeParameters
+from sparc_ros.parameters import NodeParameters, parse_scale_modes
 from sparc_ros.publishers import FrameOutputs
 from sparc_ros.run_node import run_node
 from sparc_ros.subscriptions import FrameInputs
@@ -45,7 +45,11 @@ def load_aligner(parameters: NodeParameters) -> Aligner:
         library = CadLibrary.open(parameters.cad_library)
     except (ValueError, OSError) as error:
         raise ValueError(f"parameter cad_library: {error}") from error
-    config = AlignerConfig(scale_mode=parameters.scale_mode, max_candidates=parameters.max_candidates)
+    config = AlignerConfig(
+        scale_mode=parameters.scale_mode,
+        scale_modes=parse_scale_modes(parameters.scale_modes),
+        max_candidates=parameters.max_candidates,
+    )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None
     try:
         return Aligner.load(weights, library, device=parameters.device, config=config)

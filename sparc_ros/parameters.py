@@ -34,6 +34,10 @@ class NodeParameters:
         "free: three scales (9-DoF); uniform: one (7-DoF); fixed: the CAD model's true size (6-DoF).",
         choices=SCALE_MODES,
     )
+    scale_modes: tuple[str, ...] = parameter(
+        ("",),
+        "Scale modes that differ from scale_mode, each 'NAME=mode' with a category or a CAD model's id.",
+    )
     max_candidates: int = parameter(
         12, "Most CAD models tried for a detection that names none.", minimum=1, maximum=512
     )
@@ -141,6 +145,7 @@ class NodeParameters:
             if category not in CATEGORIES:
                 raise ValueError(f"parameter categories: {category!r} is not one of {list(CATEGORIES)}")
         parse_class_map(self.class_map)
+        parse_scale_modes(self.scale_modes)
         if self.up_source == "tf" and not self.fixed_frame:
             raise ValueError("parameter fixed_frame: must name a frame when up_source is 'tf', got ''")
         if self.detections_source == "file" and not self.detections_file:
@@ -177,3 +182,19 @@ def parse_class_map(entries: tuple[str, ...]) -> dict[str, str]:
             )
         mapping[class_id] = category
     return mapping
+
+
+def parse_scale_modes(entries: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Turn ('chair=fixed', …) into (('chair', 'fixed'), …); empty entries are left out."""
+    pairs = []
+    for entry in entries:
+        if not entry:
+            continue
+        name, separator, mode = entry.rpartition("=")
+        if not separator or not name or mode not in SCALE_MODES:
+            raise ValueError(
+                f"parameter scale_modes: each entry must be 'NAME=mode' with a mode of {list(SCALE_MODES)}, "
+                f"got {entry!r}"
+            )
+        pairs.append((name, mode))
+    return tuple(pairs)

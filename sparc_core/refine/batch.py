@@ -129,8 +129,10 @@ def _block_frame(prepared, detection: torch.Tensor) -> Frame:
 
 def _scale_modes(library: CadLibrary, config) -> torch.Tensor:
     """(M,) the scale mode of every CAD model, as an index into SCALE_MODES."""
-    modes = dict(config.category_scale_modes)
-    names = [modes.get(model.category, config.scale_mode) for model in library.models]
+    modes = dict(config.scale_modes)
+    names = [
+        modes.get(model.model_id, modes.get(model.category, config.scale_mode)) for model in library.models
+    ]
     return torch.tensor([SCALE_MODES.index(name) for name in names])
 
 

@@ -68,6 +68,12 @@ def command(
     scale_mode: Annotated[
         ScaleMode, typer.Option(help="free: three scales; uniform: one; fixed: the CAD model's true size.")
     ] = ScaleMode.free,
+    scale_mode_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MODE", help="Another mode for a category or a CAD model's id; repeatable."
+        ),
+    ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Picture with the projected models to write.")] = None,
     scene: Annotated[Path | None, typer.Option(help="3D scene (.glb) to write.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -79,7 +85,8 @@ def command(
     try:
         _check_outputs(out, overlay, scene)
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
-        aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value)
+        modes = _scale_modes(scale_mode_of or [])
+        aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes)
         for path, reason in aligner.cad_library.skipped:
             errors.print(f"[yellow]skipped CAD file[/] {escape(str(path))}: {escape(reason)}")
         result = aligner.align(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
@@ -147,7 +154,16 @@ def _check_outputs(out: Path, overlay: Path | None, scene: Path | None) -> None:
             raise ValueError(f"{option} {path}: expected a file name, got a folder")
 
 
-def _load_aligner(weights: Path | None, cad_library: str | None, device: str, scale_mode: str):
+def _scale_modes(entries: list[str]) -> tuple[tuple[str, str], ...]:
+    modes = [mode.value for mode in ScaleMode]
+    for entry in entries:
+        name, _, mode = entry.rpartition("=")
+        if not name or mode not in modes:
+            raise ValueError(f"--scale-mode-of {entry}: expected NAME=MODE with a mode of {', '.join(modes)}")
+    return tuple((name, mode) for name, _, mode in (entry.rpartition("=") for entry in entries))
+
+
+def _load_aligner(weights: Path | None, cad_library: str | None, device: str, scale_mode: str, scale_modes):
     # torch and the network take seconds to import: not for --help, nor for a wrong file name.
     from sparc_core.cad.library import CadLibrary
     from sparc_core.pipeline import Aligner, AlignerConfig
@@ -155,7 +171,8 @@ def _load_aligner(weights: Path | None, cad_library: str | None, device: str, sc
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(f"--weights {weights}: no such file")
     library = None if cad_library is None else CadLibrary.open(cad_library)
-    return Aligner.load(weights, library, device=device, config=AlignerConfig(scale_mode=scale_mode))
+    config = AlignerConfig(scale_mode=scale_mode, scale_modes=scale_modes)
+    return Aligner.load(weights, library, device=device, config=config)
 
 
 def _plain(config) -> dict:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sparc_ros.parameter_list import resolve_changes
-from sparc_ros.parameters import NodeParameters, parse_class_map
+from sparc_ros.parameters import NodeParameters, parse_class_map, parse_scale_modes
 
 FIELDS = dataclasses.fields(NodeParameters)
 
@@ -37,6 +37,8 @@ def test_every_parameter_is_described_and_numbers_have_ranges(item):
         ("categories", ("chair", "giraffe")),
         ("class_map", ("56",)),
         ("class_map", ("56=giraffe",)),
+        ("scale_modes", ("chair",)),
+        ("scale_modes", ("chair=loose",)),
         ("fixed_frame", ""),
     ],
 )
@@ -80,3 +82,10 @@ def test_meshes_go_to_the_users_cache_unless_told_otherwise(monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert NodeParameters().mesh_path == tmp_path / "sparc_ros" / "meshes"
     assert NodeParameters(mesh_folder="/somewhere").mesh_path.as_posix() == "/somewhere"
+
+
+def test_scale_modes_of_categories_and_models():
+    assert parse_scale_modes(("", "chair=fixed", "my=desk=uniform")) == (
+        ("chair", "fixed"),
+        ("my=desk", "uniform"),
+    )

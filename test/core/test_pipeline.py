@@ -40,15 +40,14 @@ def align(aligner, image, **changes):
 
 
 def test_the_shipped_network_beats_its_start_poses_by_far(aligner, library):
-    """Against the best of the four start poses, chosen with the truth; it gave 41 % against 15 % on the
-    200 scenes of `sparc evaluate synthetic`."""
+    """Against the best of the four start poses, chosen with the truth, over all objects, also those hardly
+    seen. The README has the figures on the 200 scenes of `sparc evaluate synthetic`."""
     shipped, starts = ErrorTable("shipped"), ErrorTable("starts")
     for image in synthetic_images(library, SyntheticSetConfig(scenes=30)):
         shipped.add(image, *poses_of(align(aligner, image), image))
         add_best_start(starts, aligner, image)
     right, before = (table.right("20cm/20deg/20%").mean() for table in (shipped, starts))
-    assert right >= 1.5 * before
-    assert before > 0
+    assert right >= 0.7 and right >= 3 * before > 0
 
 
 def test_the_same_input_gives_the_same_answer(aligner, images):
@@ -192,16 +191,24 @@ def test_scale_modes_bind_the_scale(library, images):
         np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
 
 
-def test_scale_modes_can_differ_between_categories(library, images):
+def test_scale_modes_can_differ_between_categories_and_models(library, images):
     image = max(images, key=lambda i: len({d.category for d in i.detections}))
     first, second = sorted({d.category for d in image.detections})[:2]
-    config = AlignerConfig(category_scale_modes=((first, "fixed"),))
+    named = next(d.model_id for d in image.detections if d.category == second)
+    config = AlignerConfig(scale_mode="fixed", scale_modes=((second, "free"), (named, "uniform")))
     for found in align(Aligner.load(cad_library=library, device="cpu", config=config), image).objects:
         extents = library.models[library.index_of(found.model_id)].extents_m
         if found.category == first:
             np.testing.assert_allclose(found.S_m, extents, rtol=1e-5)
+        elif found.model_id == named:
+            ratio = found.S_m / extents
+            assert np.abs(ratio - 1).max() > 1e-4
+            np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
         elif found.category == second:
-            assert np.abs(found.S_m / extents - 1).max() > 1e-4
+            ratio = found.S_m / extents
+            assert np.abs(ratio - ratio[0]).max() > 1e-4
+    with pytest.raises(ValueError, match="scale_modes names 'sofaa', which is no category or model"):
+        Aligner.load(cad_library=library, config=AlignerConfig(scale_modes=(("sofaa", "free"),)))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +216,9 @@ def test_scale_modes_can_differ_between_categories(library, images):
     [
         ({"scale_mode": "loose"}, "scale_mode"),
         ({"max_candidates": 0}, "max_candidates"),
+        ({"scale_modes": (("chair", "loose"),)}, "scale_modes of 'chair' must be one of"),
+        ({"finalists": 0}, "finalists must be at least 1"),
+        ({"second_looks": -1}, "second_looks must not be negative"),
         ({"initial_scale": "x"}, "initial_scale"),
     ],
 )

@@ -87,17 +87,14 @@ def test_the_demo_ends_with_status_0_a_table_and_a_picture(demo):
     assert "Traceback" not in demo["output"] and "process has died" not in demo["output"]
 
 
-def test_the_objects_are_found_where_they_stand(demo):
-    """The chain puts most objects within 20 cm; how many are right in rotation and scale as well is the
-    network's accuracy, whose figures and shortfall are in the README's results."""
+def test_the_objects_are_found_within_20_cm_20_degrees_and_20_percent(demo):
     assert SHIPPED_WEIGHTS.is_file(), "the repository holds no trained network yet"
     report = json.loads((demo["folder"] / "report.json").read_text())
     assert len(report["frames"]) == FRAMES and min(report["expected"]) >= 5
     scores = [score for frame in report["frames"] for score in frame]
     assert len(scores) == sum(report["expected"]), "every detection is aligned"
-    near = [score["translation_cm"] <= 20 for score in scores]
-    assert sum(near) / len(near) >= 0.7, demo["output"]
-    assert any(score["right"] for score in scores), demo["output"]
+    right = [score["right"] for score in scores]
+    assert sum(right) / len(right) >= 0.8, demo["output"]
     tracks = {}
     for score in scores:
         tracks.setdefault(score["place"], set()).add(score["track_id"])
