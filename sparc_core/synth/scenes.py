@@ -53,6 +53,9 @@ class SceneConfig:
             raise ValueError(
                 f"scene objects must be >= 1 and clutter >= 0, got {self.objects}, {self.clutter}"
             )
+        for name in ("facing_share", "free_share", "known_gravity_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"scene {name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("camera_height_m", "pitch_deg", "roll_deg", "field_of_view_deg", "distance_m"):
             low, high = getattr(self, name)
             if low > high:

@@ -218,6 +218,7 @@ def test_shares_of_free_scenes_and_known_gravity():
         ({"objects": 0}, "scene objects must be >= 1"),
         ({"clutter": -1}, "clutter >= 0, got 4, -1"),
         ({"pitch_deg": (10.0, -60.0)}, r"scene pitch_deg must be \(low, high\)"),
+        ({"facing_share": 1.5}, r"scene facing_share must be in \[0, 1\], got 1.5"),
         ({"distance_m": (3.0, 1.0)}, r"scene distance_m must be \(low, high\)"),
     ],
 )
