@@ -17,7 +17,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
 
 CAD_LIBRARY = "procedural:1000000-1000004"
-SCENE = 4
+SCENE = 0
 FOLDER = Path(__file__).parent / "room"
 
 
