@@ -46,7 +46,7 @@ class AlignerConfig:
     max_candidates: int = 12
     refinements: int = 3
     finalists: int = 3
-    second_looks: int = 2
+    second_looks: int = 4
     initial_scale: str = "model"
     estimate_gravity: bool = True
     depth_masks: bool = True
