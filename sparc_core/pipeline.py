@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,14 @@ class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
     size); scale_modes: (name, mode) pairs that differ from it, a name being a category or a CAD model's id.
     max_candidates: CAD models tried for a detection that names none. refinements: pose updates before the
-    scoring pass. finalists: how many rows (candidates and starts) of each object are looked at again after
-    the first score; second_looks: how often, each time with other pixels; σ is the mean. initial_scale:
-    start from the CAD "model"'s extents or the "category"'s median. estimate_gravity: find the up direction
-    in the depth image when the camera does not tell it. depth_masks: cut masks from depth and boxes for
-    detections without one. max_rows: how many rows (blocks × candidates × starts) go through the network at
-    once, bounding memory. seed: of the pixel and point sampling, so that the same input gives the same
-    answer.
+    scoring pass. n_bbox, n_cad: pixels and CAD points looked at per object; tokens are a set, so there may
+    be more of them than in training; 0: as in training. finalists: how many rows (candidates and starts) of
+    each object are looked at again after the first score; second_looks: how often, each time with other
+    pixels; σ is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
+    estimate_gravity: find the up direction in the depth image when the camera does not tell it.
+    depth_masks: cut masks from depth and boxes for detections without one. max_rows: how many rows (blocks
+    × candidates × starts) go through the network at once, bounding memory. seed: of the pixel and point
+    sampling, so that the same input gives the same answer.
 
     Raises ValueError naming the field out of range.
     """
@@ -45,8 +46,10 @@ class AlignerConfig:
     scale_modes: tuple[tuple[str, str], ...] = ()
     max_candidates: int = 12
     refinements: int = 3
-    finalists: int = 3
-    second_looks: int = 4
+    n_bbox: int = 96
+    n_cad: int = 64
+    finalists: int = 2
+    second_looks: int = 2
     initial_scale: str = "model"
     estimate_gravity: bool = True
     depth_masks: bool = True
@@ -64,8 +67,9 @@ class AlignerConfig:
         for name in ("max_candidates", "refinements", "finalists", "max_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.second_looks < 0:
-            raise ValueError(f"second_looks must not be negative, got {self.second_looks}")
+        for name in ("n_bbox", "n_cad", "second_looks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 class Aligner:
@@ -74,7 +78,9 @@ class Aligner:
     def __init__(
         self, network, model_config, library: CadLibrary, device: torch.device, config: AlignerConfig
     ):
-        self.network, self.model_config, self.config = network, model_config, config
+        inputs = model_config.inputs
+        inputs = replace(inputs, n_bbox=config.n_bbox or inputs.n_bbox, n_cad=config.n_cad or inputs.n_cad)
+        self.network, self.model_config, self.config = network, replace(model_config, inputs=inputs), config
         self.cad_library, self.device = library, device
         known = {*library.categories, *(model.model_id for model in library.models)}
         for name, _ in config.scale_modes:

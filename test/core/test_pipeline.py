@@ -218,6 +218,7 @@ def test_scale_modes_can_differ_between_categories_and_models(library, images):
         ({"max_candidates": 0}, "max_candidates"),
         ({"scale_modes": (("chair", "loose"),)}, "scale_modes of 'chair' must be one of"),
         ({"finalists": 0}, "finalists must be at least 1"),
+        ({"n_cad": -1}, "n_cad must not be negative"),
         ({"second_looks": -1}, "second_looks must not be negative"),
         ({"initial_scale": "x"}, "initial_scale"),
     ],

@@ -130,6 +130,6 @@ def test_blocks_of_objects_come_back_in_the_order_of_the_detections(aligner, ima
     given = tuple(Detection(image.detections[i % 2].box_xyxy, image.detections[i % 2].category, 1.0,
                             image.detections[i % 2].model_id) for i in range(7))  # fmt: skip
     looks = [lambda rows, objects: torch.zeros(rows, objects)] * 5
-    searching, network = search(aligner, image, given, looks)
+    searching, network = search(aligner, image, given, looks, finalists=3)
     assert [r.detection for r in searching.run()] == list(range(7))
     assert network.calls[-1][0] == 2 * 3  # two blocks, three finalists
