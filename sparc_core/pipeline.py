@@ -1,6 +1,7 @@
 """The whole method on one page: `Aligner.align` takes an image and returns aligned CAD models.
 
-rectify → channels (normals, masks) → candidates → batch (blocks × candidates × starts) → refine → best σ.
+rectify → channels (normals, masks) → candidates → batch (blocks × candidates × starts) → refine → best σ →
+fit to the depth.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.perception.prepare import PreparedImage, prepare_image
 from sparc_core.refine.batch import build_search
+from sparc_core.refine.depth_fit import fit_search_results
 from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import load_network
 from sparc_core.refine.search import Search
@@ -35,7 +37,8 @@ class AlignerConfig:
     each object are looked at again after the first score; second_looks: how often, each time with other
     pixels; σ is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
     estimate_gravity: find the up direction in the depth image when the camera does not tell it.
-    depth_masks: cut masks from depth and boxes for detections without one. max_rows: how many rows (blocks
+    depth_masks: cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to
+    the depth of a sensor at the end. max_rows: how many rows (blocks
     × candidates × starts) go through the network at once, bounding memory. seed: of the pixel and point
     sampling, so that the same input gives the same answer.
 
@@ -53,6 +56,7 @@ class AlignerConfig:
     initial_scale: str = "model"
     estimate_gravity: bool = True
     depth_masks: bool = True
+    depth_fit: bool = True
     max_rows: int = 256
     seed: int = 0
 
@@ -120,11 +124,16 @@ class Aligner:
         camera: Camera,
         detections: Sequence[Detection],
         depth_m: np.ndarray | None = None,
+        normals_cam: np.ndarray | None = None,
+        *,
+        depth_predicted: bool = False,
     ) -> AlignmentResult:
         """Align a CAD model to every detection.
 
         image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32
-        z-depth in metres registered to the image, 0 or NaN where unknown, or None. Poses are in the
+        z-depth in metres registered to the image, 0 or NaN where unknown, or None. normals_cam: (H, W, 3)
+        float unit normals facing the camera, zero where unknown; None: from the depth. depth_predicted: the
+        depth is a guess from the image, so poses are not fitted to it. Poses are in the
         camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
         in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera.
         """
@@ -140,11 +149,20 @@ class Aligner:
             self.cad_library,
             self.config,
             self.device,
+            normals_cam,
+            depth_predicted,
         )
         objects: list[AlignedObject] = []
         if prepared.kept:
             objects = self._search(prepared, detections, clock)
-        timing = {"observe": 0.0, "assemble": 0.0, "network": 0.0, "update": 0.0, **clock.total_ms}
+        timing = {
+            "observe": 0.0,
+            "assemble": 0.0,
+            "network": 0.0,
+            "update": 0.0,
+            "fit": 0.0,
+            **clock.total_ms,
+        }
         timing["total"] = (time.perf_counter() - began) * 1e3
         skipped = tuple(SkippedDetection(index, reason) for index, reason in prepared.skipped)
         return AlignmentResult(camera, tuple(objects), skipped, timing)
@@ -152,8 +170,11 @@ class Aligner:
     def _search(self, prepared: PreparedImage, detections, clock: StageClock) -> list[AlignedObject]:
         """Refine every candidate from four rotations, all in one batch, and keep the best σ."""
         batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
+        found = Search(self.network, self.model_config, self.cad, batch, self.config, clock).run()
+        if prepared.measured and self.config.depth_fit:
+            found = clock.measure("fit", fit_search_results, found, prepared, self.cad, self.config.seed)
         objects = []
-        for best in Search(self.network, self.model_config, self.cad, batch, self.config, clock).run():
+        for best in found:
             index = prepared.kept[best.detection]
             detection, model = detections[index], self.cad_library.models[best.model]
             objects.append(AlignedObject(

@@ -58,7 +58,7 @@ class InputConfig:
     @property
     def context_channels(self) -> int:
         """Channels of the pose context (none in the paper's layout)."""
-        return 0 if self.layout == "paper" else 25
+        return 0 if self.layout == "paper" else 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,9 @@ def assemble_tokens(
 
 
 def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
-    """(B, N, 25): log S, log |T|, T/|T|, the same direction and gravity's opposite in object axes,
+    """(B, N, 26): log S, log |T|, T/|T|, the same direction and gravity's opposite in object axes,
     whether gravity is known, which sides of the box touch the image border, log of S over the expected
-    extents, and how far the projected model's box is from the detected one."""
+    extents, how far the projected model's box is from the detected one, and whether the extents are known."""
     distance = pose.T.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     direction = pose.T / distance
     has_up = frame.has_up[:, None, None].to(pose.T.dtype).expand(*pose.shape, 1)
@@ -113,6 +113,7 @@ def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
     return torch.cat((
         pose.S.log(), distance.log(), direction, view_object, up_object, has_up, touches,
         (pose.S / cad.expected_m).log(), box_residual(frame, pose, cad.surface),
+        cad.extents_known[..., None].to(pose.T.dtype),
     ), -1)  # fmt: skip
 
 

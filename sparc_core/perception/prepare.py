@@ -28,7 +28,8 @@ class PreparedImage:
 
     camera: the pinhole of the rectified image, with gravity where it is known or could be estimated.
     kept: which detections are aligned, in order; skipped: (detection, reason). boxes_xyxy (D, 4)
-    rectified and cut at the image; candidates: D arrays of CAD model positions.
+    rectified and cut at the image; candidates: D arrays of CAD model positions; measured: there is depth,
+    and it comes from a sensor.
     """
 
     camera: Camera
@@ -37,6 +38,7 @@ class PreparedImage:
     skipped: tuple[tuple[int, str], ...]
     boxes_xyxy: np.ndarray
     candidates: tuple[np.ndarray, ...]
+    measured: bool
 
 
 def prepare_image(
@@ -47,36 +49,49 @@ def prepare_image(
     library: CadLibrary,
     config,
     device: torch.device,
+    normals_cam: np.ndarray | None = None,
+    depth_predicted: bool = False,
 ) -> PreparedImage:
-    """Check everything, then compute the channels. config: an `AlignerConfig`.
+    """Check everything, then compute the channels. config: an `AlignerConfig`; the images as in
+    `Aligner.align`.
 
     Raises ValueError for an image or depth of the wrong shape or type; single bad detections are
     skipped with a reason.
     """
-    _check_images(image_rgb, camera, depth_m)
+    _check_images(image_rgb, camera, depth_m, normals_cam)
     rectifier = rectifier_for(camera)
     boxes, reasons = _usable_boxes(rectifier, detections, library)
     kept = tuple(i for i in range(len(detections)) if i not in reasons)
     skipped = tuple(sorted(reasons.items()))
     depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
     pinhole = _with_gravity(rectifier.camera, depth, kept, config)
+    normals = None if normals_cam is None else rectifier.normals(_clean_normals(normals_cam))
+    kept_detections = [detections[i] for i in kept]
     channels = _channels(
-        rectifier, pinhole, image_rgb, depth, [detections[i] for i in kept], boxes, library, config, device
+        rectifier, pinhole, image_rgb, depth, normals, kept_detections, boxes, library, config, device
     )
     candidates = tuple(
         _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
     )
-    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates)
+    measured = depth is not None and not depth_predicted
+    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, measured)
 
 
-def _check_images(image_rgb, camera: Camera, depth_m) -> None:
+def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:
     expected = (camera.height, camera.width)
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
         raise ValueError(f"image_rgb must be (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}")
     if image_rgb.shape[:2] != expected:
         raise ValueError(
             f"image_rgb is {image_rgb.shape[:2]} (height, width), but the camera says {expected}"
+        )
+    if normals_cam is not None and (
+        normals_cam.shape != (*expected, 3) or not np.issubdtype(normals_cam.dtype, np.floating)
+    ):
+        raise ValueError(
+            f"normals_cam must be {(*expected, 3)} float unit vectors, "
+            f"got {normals_cam.shape} {normals_cam.dtype}"
         )
     if depth_m is None:
         return
@@ -93,6 +108,13 @@ def _clean_depth(depth_m: np.ndarray) -> np.ndarray:
     """float32 depth with 0 for everything that is not a positive finite number."""
     depth = depth_m.astype(np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def _clean_normals(normals_cam: np.ndarray) -> np.ndarray:
+    """float32 unit normals, zero where they were not finite or had no length."""
+    length = np.linalg.norm(normals_cam, axis=-1, keepdims=True)
+    known = np.isfinite(length) & (length > 0.5)
+    return np.where(known, normals_cam / np.where(known, length, 1), 0).astype(np.float32)
 
 
 def _usable_boxes(rectifier: Rectifier, detections, library: CadLibrary):
@@ -151,14 +173,17 @@ def _with_gravity(camera: Camera, depth, kept, config) -> Camera:
 
 
 def _channels(
-    rectifier, camera, image_rgb, depth, detections, boxes, library, config, device
+    rectifier, camera, image_rgb, depth, given_normals, detections, boxes, library, config, device
 ) -> ImageChannels:
     height, width = camera.height, camera.width
     rgb = torch.from_numpy(np.ascontiguousarray(rectifier.image(image_rgb))).to(device).float() / 255
     depth_map = torch.zeros(height, width, device=device)
     normals = torch.zeros(height, width, 3, device=device)
-    if depth is not None and len(boxes):
+    if depth is not None:
         depth_map = torch.from_numpy(depth).to(device)
+    if given_normals is not None:
+        normals = torch.from_numpy(given_normals).to(device)
+    elif depth is not None and len(boxes):
         rois = torch.from_numpy(_grown_rois(boxes, width, height))
         found, _ = normals_from_depth(depth_map[None], intrinsics_tensor(camera, device)[None], rois=rois)
         normals = found[0]

@@ -82,6 +82,11 @@ class Rectifier:
         """
         return self._rectified(depth_m, cv2.INTER_NEAREST, "depth")
 
+    def normals(self, normals_cam: np.ndarray) -> np.ndarray:
+        """(H, W, 3) float32 normals of the raw image to rectified, nearest neighbour, 0 outside the raw
+        field. Rectification does not turn the camera, so the vectors stay as they are."""
+        return self._rectified(normals_cam, cv2.INTER_NEAREST, "normals")
+
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(H, W) bool raw mask to rectified, nearest neighbour."""
         return self._rectified(np.asarray(mask, dtype=np.uint8), cv2.INTER_NEAREST, "mask") > 0

@@ -34,7 +34,8 @@ class CadSamples:
 
     points, normals (B, N, K, 3): those that are reprojected. surface, surface_normals (B, N, P, 3): a
     denser cover of the model to find closest points on. expected_m (B, N, 3): the extents in metres that
-    the object is believed to have, usually the CAD model's own.
+    the object is believed to have, usually the CAD model's own; extents_known (B, N) bool: they are its true
+    ones (scale mode "fixed").
     """
 
     points: torch.Tensor
@@ -42,6 +43,7 @@ class CadSamples:
     surface: torch.Tensor
     surface_normals: torch.Tensor
     expected_m: torch.Tensor
+    extents_known: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)

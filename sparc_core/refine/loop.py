@@ -39,12 +39,14 @@ class StageClock:
 @dataclass(frozen=True, eq=False)
 class CadSurface:
     """points, normals (M, P, 3) of the library in unit-cube coordinates; which model each object has,
-    model (B, N); expected_m (B, N, 3): extents in metres the objects are believed to have."""
+    model (B, N); expected_m (B, N, 3): extents in metres the objects are believed to have, extents_known
+    (B, N) bool: whether these are their true ones."""
 
     points: torch.Tensor
     normals: torch.Tensor
     model: torch.Tensor
     expected_m: torch.Tensor
+    extents_known: torch.Tensor
 
 
 def observe_tokens(
@@ -64,7 +66,7 @@ def observe_tokens(
     cover = slice(0, config.n_surface)
     cad = CadSamples(
         points, normals, surface.points[:, cover][surface.model], surface.normals[:, cover][surface.model],
-        surface.expected_m,
+        surface.expected_m, surface.extents_known,
     )  # fmt: skip
     return assemble_tokens(config, frame, pose, box_samples, source.sample(uv), in_front, cad)
 

@@ -23,7 +23,7 @@ class ModelConfig:
     """What is needed to run a network: its inputs, its sizes and how its updates are read."""
 
     inputs: InputConfig = field(default_factory=InputConfig)
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(45, 25))
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(45, 26))
     parametrisation: str = "object"
     n_mul: int = 5
 

@@ -20,11 +20,13 @@ from sparc_core.refine.batch import SearchBatch, SearchRows
 from sparc_core.refine.initial import START_AZIMUTHS_DEG
 from sparc_core.refine.loop import CadSurface, StageClock, refine, score
 from sparc_core.refine.model import ModelConfig
+from sparc_core.types import SCALE_MODES
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The winner of one kept detection: pose as numpy float64, σ, CAD model position, start's name."""
+    """The winner of one kept detection: pose as numpy float64, σ, CAD model position, start's name, index of
+    its scale mode in SCALE_MODES."""
 
     detection: int
     model: int
@@ -33,6 +35,7 @@ class SearchResult:
     S_m: np.ndarray
     score: float
     start: str
+    scale_mode: int
 
 
 class Search:
@@ -66,7 +69,7 @@ class Search:
         poses, logits = [], []
         for chunk in rows.split(self.config.max_rows):
             part = self.batch.rows(chunk, block_samples)
-            surface = self._surface(part.model, part.start.S)
+            surface = self._surface(part.model, part.start.S, part.scale_mode)
             pose = refine(
                 self.network, self.model.inputs, part.frame, part.source, surface, part.start,
                 part.box_samples, self.generator, parametrisation=self.model.parametrisation,
@@ -99,7 +102,8 @@ class Search:
         block = torch.arange(blocks, device=rows.device).repeat_interleave(count)
         again = pose.map(lambda x: x[flat, column])
         expected = self.batch.extents_m[rows][flat, column]
-        surface = self._surface(self.batch.model[rows][flat, column], expected)
+        model, scale_mode = (x[rows][flat, column] for x in (self.batch.model, self.batch.scale_mode))
+        surface = self._surface(model, expected, scale_mode)
         valid = self.batch.valid[rows][flat, column]
         for _ in range(self.config.second_looks):
             part = self.batch.blocks(block, valid, self._new_pixels())
@@ -119,7 +123,8 @@ class Search:
                 sigma = float(mean[b, winner[b, n], n].sigmoid())
                 start = f"azimuth_{START_AZIMUTHS_DEG[int(self.batch.start[row])]}"
                 model = int(self.batch.model[row, n])
-                results.append(SearchResult(detection, model, R, T, S, sigma, start))
+                mode = int(self.batch.scale_mode[row, n])
+                results.append(SearchResult(detection, model, R, T, S, sigma, start, mode))
         return results
 
     def _new_pixels(self) -> PixelSamples:
@@ -127,8 +132,9 @@ class Search:
         pixels = select_box_pixels(self.batch.block_frame, self.model.inputs.n_bbox, self.generator)
         return self.clock.measure("assemble", self.batch.source.sample, pixels)
 
-    def _surface(self, model, expected_m) -> CadSurface:
-        return CadSurface(self.cad.points, self.cad.normals, model, expected_m)
+    def _surface(self, model, expected_m, scale_mode) -> CadSurface:
+        known = scale_mode == SCALE_MODES.index("fixed")
+        return CadSurface(self.cad.points, self.cad.normals, model, expected_m, known)
 
     def _score(self, part: SearchRows, surface: CadSurface, pose: Pose) -> torch.Tensor:
         return score(

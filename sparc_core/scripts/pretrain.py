@@ -25,6 +25,10 @@ def command(
     cad_library: Annotated[
         list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
     ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out CAD models whose id begins so, a source kept for tests; repeatable."),
+    ] = None,
     validation: Annotated[
         str, typer.Option(help="CAD library for validation, unseen in training.")
     ] = "procedural:1000000-1000009",
@@ -44,7 +48,8 @@ def command(
     """
     with report_bad_input():
         _check_out(out, resume)
-        run = _prepare(out, config, cad_library, validation, device, threads, stop_after_min, init, resume)
+        library = _open_libraries(cad_library or ["procedural:0-59"], hold_out or [])
+        run = _prepare(out, config, library, validation, device, threads, stop_after_min, init, resume)
     run.trainer.run(run.report, run.should_stop)
     run.finish()
 
@@ -58,7 +63,7 @@ def _check_out(out: Path, resume: bool) -> None:
         raise ValueError(f"nothing to resume: {checkpoint} does not exist")
 
 
-def _prepare(out, config, cad_library, validation, device, threads, stop_after_min, init, resume) -> _Run:
+def _prepare(out, config, library, validation, device, threads, stop_after_min, init, resume) -> _Run:
     import torch
 
     from sparc_core.cad.library import CadLibrary
@@ -75,7 +80,6 @@ def _prepare(out, config, cad_library, validation, device, threads, stop_after_m
         torch.distributed.init_process_group("nccl" if chosen == "cuda" else "gloo")
         if chosen == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    library = _open_libraries(cad_library or ["procedural:0-59"])
     typer.echo(f"training on {len(library)} CAD models, device {chosen}, {torch.get_num_threads()} threads")
     trainer = Trainer(settings, library, chosen)
     if init:
@@ -86,7 +90,7 @@ def _prepare(out, config, cad_library, validation, device, threads, stop_after_m
     return run
 
 
-def _open_libraries(specs: list[str]):
+def _open_libraries(specs: list[str], hold_out: list[str]):
     from sparc_core.cad.library import CadLibrary
 
     library = None
@@ -96,6 +100,11 @@ def _open_libraries(specs: list[str]):
         for path, reason in part.skipped:
             typer.echo(f"skipped {path}: {reason}", err=True)
         library = part if library is None else library.merged(part)
+    for prefix in hold_out:
+        kept = [i for i, model in enumerate(library.models) if not model.model_id.startswith(prefix)]
+        if len(kept) == len(library):
+            raise ValueError(f"--hold-out {prefix!r}: no CAD model's id begins so")
+        library = library.subset(kept)
     return library
 
 

@@ -23,7 +23,8 @@ class NoiseConfig:
     perfect: exact values. sensor: structured-light or time-of-flight depth (axial noise growing with
     z², quantisation, flying pixels, holes). monocular: a predictor's scale, shift, low-frequency
     warps and bleeding edges. none: no depth and no normals. masks_exact, masks_slab, masks_missing:
-    predicted masks with ragged borders; masks cut from depth and box; no mask.
+    predicted masks with ragged borders; masks cut from depth and box; no mask. normals_missing: share of
+    images with depth but no normals.
     """
 
     perfect: float = 0.10
@@ -34,6 +35,7 @@ class NoiseConfig:
     masks_slab: float = 0.40
     masks_missing: float = 0.25
     masks_astray: float = 0.08
+    normals_missing: float = 0.05
     box_jitter: float = 0.05
 
     def __post_init__(self):
@@ -87,7 +89,7 @@ def draw_noise(
         [config.perfect, config.sensor, config.monocular, config.none], dtype=torch.float32, device=device
     )
     level = torch.multinomial(shares, batch, replacement=True, generator=generator)
-    mono = (level == MONOCULAR)[:, None]
+    mono, sensor = (level == MONOCULAR)[:, None], (level == SENSOR)[:, None]
     edge_px = torch.where(mono, uniform(1.0, 5.0), uniform(0.3, 1.5))
     edge_px = torch.where((level == PERFECT)[:, None], 0.0, edge_px)
     waves = torch.cat((
@@ -109,7 +111,7 @@ def draw_noise(
         max_range_m=uniform(5.0, 10.0),
         edge_px=edge_px,
         normal_rad=torch.where(mono, uniform(0.1, 0.4), uniform(0.04, 0.25)),
-        normal_missing=torch.where(mono, 0.0, uniform(0.0, 0.3)),
+        normal_missing=torch.where(uniform(0, 1) < config.normals_missing, 1.0, sensor * uniform(0.0, 0.3)),
         scale=1 + 0.06 * gauss[:, :1],
         shift_m=0.05 * gauss[:, 1:],
         warp=uniform(0.0, 0.04),
@@ -161,7 +163,7 @@ def corrupt_normals(noise: NoiseBatch, normal_cam, has_depth, generator):
     sigma = torch.where(exact, 0.0, noise.normal_rad)[..., None]
     noisy = F.normalize(normal_cam + sigma * jitter, dim=-1)
     missing = torch.rand(shape, generator=generator, device=generator.device) < noise.normal_missing
-    valid = has_depth & (exact | ~missing) & (normal_cam.norm(dim=-1) > 0.5)
+    valid = has_depth & ~missing & (normal_cam.norm(dim=-1) > 0.5)
     return torch.where(valid[..., None], noisy, torch.zeros_like(noisy)), valid
 
 

@@ -17,7 +17,7 @@ from sparc_core.synth.corrupt import NoiseConfig, draw_noise
 from sparc_core.synth.observe import SceneObserver, detect, take_slots
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.scenes import SceneConfig, SceneSampler
-from sparc_core.types import CATEGORIES
+from sparc_core.types import CATEGORIES, SCALE_MODES
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class DataConfig:
     min_visible: share of an object's points that must be seen for it to count as detected.
     similar_model: share of objects whose CAD model is another one of the category than the rendered
     one, with the alignment of the boxes as truth, because retrieval is never perfect. unknown_extents:
-    share of objects of which only the category's median extents are known."""
+    share of objects of which only the category's median extents are expected; known_extents: share of
+    objects whose true extents are given and stay (scale mode "fixed" at run time)."""
 
     scenes: SceneConfig = field(default_factory=lambda: SceneConfig(objects=6, clutter=2))
     noise: NoiseConfig = field(default_factory=NoiseConfig)
@@ -34,6 +35,7 @@ class DataConfig:
     min_visible: float = 0.15
     similar_model: float = 0.2
     unknown_extents: float = 0.15
+    known_extents: float = 0.15
 
     def __post_init__(self):
         if not 1 <= self.detections <= self.scenes.objects:
@@ -58,6 +60,12 @@ class TrainingBatch:
     box_samples: PixelSamples
     scale_low_m: torch.Tensor
     scale_high_m: torch.Tensor
+
+    @property
+    def scale_mode(self) -> torch.Tensor:
+        """(B, N) index into SCALE_MODES: "fixed" where the extents are known, else "free"."""
+        known = self.surface.extents_known
+        return torch.where(known, SCALE_MODES.index("fixed"), SCALE_MODES.index("free"))
 
 
 class SyntheticData:
@@ -90,11 +98,12 @@ class SyntheticData:
         rows = torch.arange(images, device=found.slot.device)[:, None]
         rendered, category = scene.model[rows, found.slot], category[rows, found.slot]
         model = self._similar(rendered, category, generator)
-        expected = self._expected_extents(model, category, generator)
+        truth = take_slots(scene.pose, found.slot)
+        expected, known = self._expected_extents(model, category, truth.S, generator)
         box_pixels = select_box_pixels(source.frame, self.inputs.n_bbox, generator)
         return TrainingBatch(
-            source.frame, source, CadSurface(self.cad.points, self.cad.normals, model, expected),
-            take_slots(scene.pose, found.slot), self.cad.symmetry_order[rendered], category,
+            source.frame, source, CadSurface(self.cad.points, self.cad.normals, model, expected, known),
+            truth, self.cad.symmetry_order[rendered], category,
             source.sample(box_pixels),
             self.scale_low_m[category], self.scale_high_m[category],
         )  # fmt: skip
@@ -107,11 +116,13 @@ class SyntheticData:
         swap = torch.rand(model.shape, generator=generator, device=model.device) < self.config.similar_model
         return torch.where(swap, other, model)
 
-    def _expected_extents(self, model, category, generator):
-        """The model's own extents, or for a share of the objects only the median of the category."""
-        unsure = torch.rand((*model.shape, 1), generator=generator, device=model.device)
-        median = self.median_m[category]
-        return torch.where(unsure < self.config.unknown_extents, median, self.cad.extents_m[model])
+    def _expected_extents(self, model, category, true_m, generator):
+        """The model's own extents, for some objects only the category's median, for others the true ones;
+        and (B, N) whether they are the true ones."""
+        draw = torch.rand((*model.shape, 1), generator=generator, device=model.device)
+        unknown, known = draw < self.config.unknown_extents, draw > 1 - self.config.known_extents
+        expected = torch.where(unknown, self.median_m[category], self.cad.extents_m[model])
+        return torch.where(known, true_m, expected), known[..., 0]
 
     def _members(self):
         members = [(self.cad.category == c).nonzero()[:, 0] for c in range(len(CATEGORIES))]

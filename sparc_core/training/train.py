@@ -153,7 +153,8 @@ class Trainer:
         sums = {"loss": 0.0, "align_loss": 0.0, "score_loss": 0.0}
         pose, travelled = self._travelled_poses(batch, pose, scoring)
         for _ in range(config.refinements):
-            pose = where(scoring & ~travelled, classifier_poses(batch.truth, self.generator), pose)
+            drawn = known_extents_kept(classifier_poses(batch.truth, self.generator), batch)
+            pose = where(scoring & ~travelled, drawn, pose)
             losses, updated = self._losses(batch, pose, scoring)
             self._optimise(losses["loss"])
             for name in sums:
@@ -168,7 +169,7 @@ class Trainer:
             model.inputs, batch.frame, batch.source, batch.surface, pose, batch.box_samples, self.generator
         )
         output = self.network(tokens.features, tokens.context, tokens.valid, batch.frame.object_valid)
-        updated = apply_update(pose, output.raw_update, model.parametrisation)
+        updated = apply_update(pose, output.raw_update, model.parametrisation, batch.scale_mode)
         windows = batch.surface.points.shape[1] - config.loss.points + 1
         first = int(torch.randint(windows, (1,), generator=self.generator, device=self.device))
         points = batch.surface.points[batch.surface.model][:, :, first : first + config.loss.points]
@@ -199,7 +200,8 @@ class Trainer:
         few = first_images(batch, rows)
         reached = refine(
             self.network, config.model.inputs, few.frame, few.source, few.surface, start, few.box_samples,
-            self.generator, parametrisation=config.model.parametrisation, refinements=config.refinements,
+            self.generator, parametrisation=config.model.parametrisation, scale_mode=few.scale_mode,
+            refinements=config.refinements,
         )  # fmt: skip
         reached = Pose(*(torch.cat((getattr(reached, n), getattr(pose, n)[rows:])) for n in ("R", "T", "S")))
         return where(travelled, reached, pose), travelled
@@ -256,7 +258,14 @@ def update_starts(batch: TrainingBatch, config: TrainConfig, generator: torch.Ge
         S,
     )
     draw = torch.rand(len(S), generator=generator, device=generator.device)
-    return where((draw < config.paper_start_share)[:, None].expand(batch.truth.shape), wide, searched)
+    start = where((draw < config.paper_start_share)[:, None].expand(batch.truth.shape), wide, searched)
+    return known_extents_kept(start, batch)
+
+
+def known_extents_kept(pose: Pose, batch: TrainingBatch) -> Pose:
+    """The poses with the true extents where these are known."""
+    known = batch.surface.extents_known
+    return Pose(pose.R, pose.T, torch.where(known[..., None], batch.surface.expected_m, pose.S))
 
 
 def rescue_lost(pose: Pose, batch: TrainingBatch, generator: torch.Generator) -> Pose:
@@ -281,7 +290,10 @@ def first_images(batch: TrainingBatch, rows: int) -> TrainingBatch:
         batch,
         frame=cut(batch.frame),
         surface=replace(
-            batch.surface, model=batch.surface.model[:rows], expected_m=batch.surface.expected_m[:rows]
+            batch.surface,
+            **{
+                name: getattr(batch.surface, name)[:rows] for name in ("model", "expected_m", "extents_known")
+            },
         ),
         box_samples=cut(batch.box_samples),
         source=batch.source.first_images(rows),

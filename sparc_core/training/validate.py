@@ -33,7 +33,10 @@ def validate(
         runs = []
         for k in range(4):
             start = starts.map(lambda x, k=k: x[k])
-            pose = refine(*looked, start, batch.box_samples, generator, parametrisation=model.parametrisation)
+            pose = refine(
+                *looked, start, batch.box_samples, generator, parametrisation=model.parametrisation,
+                scale_mode=batch.scale_mode,
+            )  # fmt: skip
             runs.append((pose, score(*looked, pose, batch.box_samples, generator)))
         valid = batch.frame.object_valid
         objects += int(valid.sum())

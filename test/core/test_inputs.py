@@ -65,6 +65,7 @@ def random_inputs(objects=2, seed=0):
         torch.rand(1, objects, SURFACE, 3, generator=gen) - 0.5,
         unit(torch.randn(1, objects, SURFACE, 3, generator=gen)),
         0.5 + torch.rand(1, objects, 3, generator=gen),
+        torch.zeros(1, objects, dtype=torch.bool),
     )
     pose = random_poses(1, objects, seed=seed, dtype=torch.float32)
     in_front = torch.ones(1, objects, CAD, dtype=torch.bool)
@@ -186,7 +187,7 @@ def test_with_exact_depth_and_the_true_pose_a_visible_reprojected_point_lifts_on
     hits = caster.cast(scene_of(model, pose, intrinsics=INTRINSICS[0].tolist()), uv.flatten(1, 2))
     gen = torch.Generator().manual_seed(0)
     read = samples_at(uv, hits.depth_m.view(1, 2, 200), hits.normal_cam.view(1, 2, 200, 3), gen)
-    cad_samples = CadSamples(points, normals, points, normals, one.S)
+    cad_samples = CadSamples(points, normals, points, normals, one.S, torch.zeros(1, 2, dtype=torch.bool))
     tokens = assemble_tokens(
         InputConfig("object", 200, 200), frame_for(2), one, read, read, in_front, cad_samples
     )
@@ -209,7 +210,8 @@ def test_object_frame_channels_do_not_change_when_object_and_scene_move_together
     q = torch.rand(1, 2, BOXES, 3, generator=gen) - 0.5
     normals = unit(torch.randn(1, 2, BOXES, 3, generator=gen))
     S = torch.tensor([[[0.5, 0.9, 0.6], [1.2, 0.4, 0.7]]])
-    cad = CadSamples(q[:, :, :CAD] * 0.9, normals[:, :, :CAD], q * 0.8, normals, S)
+    known = torch.zeros(1, 2, dtype=torch.bool)
+    cad = CadSamples(q[:, :, :CAD] * 0.9, normals[:, :, :CAD], q * 0.8, normals, S, known)
     features = []
     for seed in (1, 2):
         pose = random_poses(1, 2, seed=seed, dtype=torch.float32)
@@ -258,10 +260,11 @@ def test_tokens_off_the_image_or_behind_the_camera_are_invalid(layout):
     assert valid == read + ([True] * CAD if layout == "paper" else [])
 
 
-def cube_samples(expected_m):
+def cube_samples(expected_m, known=False):
     """The corners of the unit cube as the surface of one object."""
     corners = torch.tensor(list(itertools.product((-0.5, 0.5), repeat=3)))[None, None]
-    return CadSamples(corners, corners, corners, unit(corners), torch.tensor([[expected_m]]))
+    expected = torch.tensor([[expected_m]])
+    return CadSamples(corners, corners, corners, unit(corners), expected, torch.tensor([[known]]))
 
 
 def test_pose_context_by_hand():
@@ -283,13 +286,19 @@ def test_context_says_how_far_the_projected_box_is_from_the_detected_one():
     pose = Pose(torch.eye(3)[None, None], torch.tensor([[[0.0, 0.0, 2.5]]]), torch.ones(1, 1, 3))
     # the near face at 2 m spans 500 · 0.5 / 2 = 125 pixels either side of 320, 480 · 0.25 = 120 of 240
     frame = frame_for(1, boxes_xyxy=torch.tensor([[[195.0, 60.0, 545.0, 360.0]]]))
-    residual = pose_context(frame, pose, cube_samples([1.0, 1.0, 1.0]))[0, 0, 21:]
+    residual = pose_context(frame, pose, cube_samples([1.0, 1.0, 1.0]))[0, 0, 21:25]
     np.testing.assert_allclose(residual, [0, 60 / 300, -100 / 350, 0], atol=1e-5)
     # cut at the image like the detected box, and clamped
     near = Pose(pose.R, pose.T / 2.5 * 0.7, pose.S)
     tiny = frame_for(1, boxes_xyxy=torch.tensor([[[600.0, 470.0, 639.0, 479.0]]]))
-    residual = pose_context(tiny, near, cube_samples([1.0, 1.0, 1.0]))[0, 0, 21:]
+    residual = pose_context(tiny, near, cube_samples([1.0, 1.0, 1.0]))[0, 0, 21:25]
     np.testing.assert_allclose(residual, [-2, -2, 0, 0], atol=1e-5)
+
+
+def test_context_says_whether_the_extents_are_the_true_ones():
+    pose = Pose(torch.eye(3)[None, None], torch.tensor([[[0.0, 0.0, 2.5]]]), torch.ones(1, 1, 3))
+    told = [pose_context(frame_for(1), pose, cube_samples([1.0] * 3, known))[0, 0] for known in (False, True)]
+    assert told[0][25] == 0 and told[1][25] == 1 and torch.equal(told[0][:25], told[1][:25])
 
 
 def test_gravity_that_is_not_known_leaves_no_trace_in_the_context():

@@ -67,7 +67,7 @@ def test_result_keeps_the_order_the_boxes_and_a_valid_pose(aligner, images):
         np.testing.assert_allclose(found.R @ found.R.T, np.eye(3), atol=1e-5)
         assert np.linalg.det(found.R) > 0 and (found.S_m > 0).all() and 0 <= found.score <= 1
         assert found.start in {"azimuth_0", "azimuth_90", "azimuth_180", "azimuth_270"}
-    assert set(result.timing_ms) == {"observe", "assemble", "network", "update", "total"}
+    assert set(result.timing_ms) == {"observe", "assemble", "network", "update", "fit", "total"}
 
 
 def test_bad_detections_are_skipped_with_their_reason_and_the_others_aligned(aligner, images):

@@ -23,7 +23,7 @@ from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
 from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost
 
 INPUTS = InputConfig(n_bbox=8, n_cad=6)
-MODEL = ModelConfig(INPUTS, NetworkConfig(45, 25, latents=4, channels=12, blocks=1, self_layers=1))
+MODEL = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=12, blocks=1, self_layers=1))
 DATA = DataConfig(SceneConfig(objects=2, clutter=1), detections=2)
 
 
@@ -95,7 +95,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
 
 
 def test_both_losses_fall_on_scenes_seen_again_and_again():
-    wider = ModelConfig(INPUTS, NetworkConfig(45, 25, latents=4, channels=24, blocks=1, self_layers=1))
+    wider = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=24, blocks=1, self_layers=1))
     trainer = Trainer(
         tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture()
     )
@@ -204,7 +204,7 @@ def test_a_share_of_the_models_is_swapped_for_another_of_the_same_category_only(
 
 
 def test_a_batch_pairs_each_detection_with_its_truth_model_and_symmetry():
-    exact = dataclasses.replace(DATA, similar_model=0.0, unknown_extents=0.0)
+    exact = dataclasses.replace(DATA, similar_model=0.0, unknown_extents=0.0, known_extents=0.0)
     data = SyntheticData(furniture(), exact, INPUTS)
     batch = data.batch(6, generator())
     scene, slot = batch.source.scene, batch.source.detections.slot
@@ -223,12 +223,31 @@ def test_a_batch_pairs_each_detection_with_its_truth_model_and_symmetry():
 
 
 def test_extents_that_are_not_known_are_expected_to_be_the_categorys_median():
-    unknown = dataclasses.replace(DATA, unknown_extents=1.0)
+    unknown = dataclasses.replace(DATA, unknown_extents=1.0, known_extents=0.0)
     data = SyntheticData(furniture(), unknown, INPUTS)
     batch = data.batch(2, generator())
     for b, n in itertools.product(range(2), range(2)):
         extents = data.cad.extents_m[data.cad.category == batch.category[b, n]]
         assert torch.equal(batch.surface.expected_m[b, n], extents.median(0).values)
+
+
+def test_known_extents_are_the_true_ones_and_stay_so(monkeypatch):
+    known = dataclasses.replace(DATA, unknown_extents=0.0, known_extents=1.0)
+    trainer = Trainer(tiny(data=known, classifier_share=0.5), furniture())
+    batch = trainer.data.batch(4, generator())
+    assert batch.surface.extents_known.all() and torch.equal(batch.surface.expected_m, batch.truth.S)
+    losses, seen = trainer._losses, []
+
+    def watched(batch, pose, scoring):
+        found, updated = losses(batch, pose, scoring)
+        seen.extend((pose.S, updated.S))
+        return found, updated
+
+    monkeypatch.setattr(trainer, "_losses", watched)
+    trainer._train_on(batch)
+    assert len(seen) == 6
+    for S in seen:
+        np.testing.assert_allclose(S.detach(), batch.truth.S, rtol=1e-6)
 
 
 def test_visible_objects_project_into_their_boxes():

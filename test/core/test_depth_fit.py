@@ -1,0 +1,196 @@
+"""The fit to sensor depth: derivatives, poses that get better, and what it must leave alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from builders import furniture, scene_of
+
+from sparc_core.cad.tensors import CadTensors
+from sparc_core.geometry.errors import pose_errors
+from sparc_core.geometry.pose import Pose
+from sparc_core.geometry.rotation import rotation_x, rotation_y
+from sparc_core.perception.observe import ImageChannels
+from sparc_core.refine import depth_fit
+from sparc_core.refine.depth_fit import DepthPoints, fit_to_depth, masked_depth_points, sensor_sigma_m
+from sparc_core.synth.raycast import RayCaster
+from sparc_core.synth.render import pixel_grid
+from sparc_core.types import CATEGORIES, SCALE_MODES
+
+INTRINSICS = torch.tensor([500.0, 500.0, 320.0, 240.0])
+SIZE_PX = torch.tensor([640.0, 480.0])
+
+
+def modes(name, count):
+    return torch.full((count,), SCALE_MODES.index(name))
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """One model of every category, alone in front of the camera, and what an exact sensor sees of it."""
+    library = furniture()
+    cad, caster = CadTensors.from_library(library), RayCaster(library)
+    models, truths, points, normals, boxes = [], [], [], [], []
+    uv = pixel_grid(640, 480)
+    for c in range(len(CATEGORIES)):
+        model = int((cad.category == c).nonzero()[0, 0])
+        half_turn = rotation_x(torch.tensor(math.pi))  # y up, towards the camera
+        R = rotation_x(torch.tensor(0.4)) @ half_turn @ rotation_y(torch.tensor(0.5))
+        S = cad.extents_m[model]
+        truth = Pose(R[None], torch.tensor([[0.1, 0.1, 2.0 + float(S.norm())]]), S[None])
+        hits = caster.cast(scene_of([model], truth, intrinsics=INTRINSICS.tolist()), uv)
+        found = (hits.slot[0] == 0).nonzero()[:, 0]
+        chosen = found[torch.randperm(len(found), generator=torch.Generator().manual_seed(c))[:256]]
+        rays = torch.cat(((uv[0] - INTRINSICS[2:]) / INTRINSICS[:2], torch.ones(len(uv[0]), 1)), -1)
+        models.append(model)
+        truths.append(truth)
+        points.append((rays * hits.depth_m[0][:, None])[chosen])
+        normals.append(hits.normal_cam[0][chosen])
+        boxes.append(torch.cat((uv[0][found].amin(0), uv[0][found].amax(0))))
+    pose = Pose(*(torch.cat([getattr(t, n) for t in truths]) for n in ("R", "T", "S")))
+    points, normals = torch.stack(points), torch.stack(normals)
+    observed = DepthPoints(points, normals, sensor_sigma_m(points[..., 2]), torch.ones(points.shape[:2]))
+    return cad, models, pose, observed, torch.stack(boxes)
+
+
+def disturbed(pose, seed=0):
+    """As far from the truth as the network leaves them."""
+    gen = torch.Generator().manual_seed(seed)
+    turn = 0.03 * torch.randn(len(pose.T), 2, generator=gen)
+    R = pose.R @ rotation_y(turn[:, 0]) @ rotation_x(turn[:, 1])
+    T = pose.T + 0.03 * torch.randn(pose.T.shape, generator=gen)
+    return Pose(R, T, pose.S * (0.04 * torch.randn(pose.S.shape, generator=gen)).exp())
+
+
+def fitted(seen, start, observed=None, mode="free"):
+    cad, models, _, exact, boxes = seen
+    observed = exact if observed is None else observed
+    return fit_to_depth(
+        start, observed, cad.points[models], cad.normals[models], boxes, INTRINSICS, SIZE_PX,
+        modes(mode, len(models)),
+    )  # fmt: skip
+
+
+def errors(pose, truth):
+    return pose_errors(pose, truth, torch.ones(len(truth.T), dtype=torch.long))
+
+
+def test_poses_near_the_truth_come_closer_to_it(seen):
+    truth = seen[2]
+    before, after = [], []
+    for seed in range(4):
+        start = disturbed(truth, seed)
+        before.append(errors(start, truth))
+        after.append(errors(fitted(seen, start), truth))
+    for name, factor in (("translation_m", 0.5), ("rotation_deg", 0.5), ("scale", 0.7)):
+        was, now = (torch.cat([getattr(e, name) for e in found]).median() for found in (before, after))
+        assert now < factor * was, (name, float(was), float(now))
+    # and what is right already stays right
+    still = errors(fitted(seen, truth), truth)
+    assert float(still.translation_m.max()) < 0.02 and float(still.rotation_deg.max()) < 1.5
+
+
+def test_pixels_of_something_else_in_the_mask_hardly_matter(seen):
+    truth, exact = seen[2], seen[3]
+    stray = exact.points_cam.clone()
+    stray[:, ::4] *= 1.4  # a quarter lies on what is behind
+    observed = DepthPoints(stray, exact.normals_cam, exact.sigma_m, exact.weight)
+    start = disturbed(truth)
+    before, after = (errors(p, truth).translation_m.median() for p in (start, fitted(seen, start, observed)))
+    assert float(after) < 0.4 * float(before)
+
+
+@pytest.mark.parametrize("mode", SCALE_MODES)
+def test_scale_modes_are_obeyed(seen, mode):
+    truth = seen[2]
+    start = Pose(*(getattr(disturbed(truth), n) for n in ("R", "T")), truth.S)
+    ratio = fitted(seen, start, mode=mode).S / start.S
+    if mode == "fixed":
+        assert torch.equal(ratio, torch.ones_like(ratio))
+    elif mode == "uniform":
+        np.testing.assert_allclose(ratio, ratio[:, :1].expand(-1, 3), rtol=1e-5)
+    else:
+        assert float((ratio - ratio[:, :1]).abs().max()) > 1e-3
+
+
+def test_objects_without_observed_points_stay_where_they_are(seen):
+    truth, exact = seen[2], seen[3]
+    weight = exact.weight.clone()
+    weight[2] = 0
+    start = disturbed(truth)
+    out = fitted(seen, start, DepthPoints(exact.points_cam, exact.normals_cam, exact.sigma_m, weight))
+    assert torch.equal(out.T[2], start.T[2]) and not torch.equal(out.T[1], start.T[1])
+
+
+def derivative(function, pose):
+    """Of function(pose after a step) by the step, at no step."""
+    return torch.autograd.functional.jacobian(
+        lambda step: function(depth_fit._stepped(pose, step)), torch.zeros(1, 9, dtype=torch.float64)
+    )
+
+
+def one_pose():
+    R = rotation_x(torch.tensor([0.3], dtype=torch.float64)) @ rotation_y(torch.tensor([0.7], dtype=torch.float64))
+    return Pose(R, torch.tensor([[0.2, -0.1, 2.0]]).double(), torch.tensor([[0.5, 0.9, 0.7]]).double())
+
+
+def test_the_derivative_of_the_distances_is_autograds():
+    pose = one_pose()
+    gen = torch.Generator().manual_seed(0)
+    cube = torch.rand(1, 40, 3, generator=gen, dtype=torch.float64) - 0.5
+    normals = F.normalize(torch.randn(1, 40, 3, generator=gen, dtype=torch.float64), dim=-1)
+    # seen exactly on the surface: there the direction of the normal does not matter
+    points = pose.transform(cube)
+    observed = DepthPoints(points, torch.zeros_like(points), torch.full((1, 40), 0.01).double(), torch.ones(1, 40))
+
+    def residual(moved):
+        return depth_fit._depth_terms(
+            moved, observed, cube * moved.S[:, None], moved.normals_in_object_axes(normals)
+        )[2][0]
+
+    expected = derivative(residual, pose)[:, 0]
+    found = depth_fit._depth_terms(pose, observed, cube * pose.S[:, None], pose.normals_in_object_axes(normals))
+    np.testing.assert_allclose(found[2], 0, atol=1e-12)
+    np.testing.assert_allclose(found[0][0], expected, atol=1e-9)
+
+
+def test_the_derivative_of_the_box_is_autograds():
+    pose, boxes = one_pose(), torch.tensor([[200.0, 150.0, 420.0, 300.0]]).double()
+    gen = torch.Generator().manual_seed(1)
+    cube = torch.rand(1, 40, 3, generator=gen, dtype=torch.float64) - 0.5
+    arguments = (boxes, INTRINSICS.double(), SIZE_PX.double())
+
+    def residual(moved):
+        return depth_fit._box_terms(moved, cube * moved.S[:, None], *arguments)[2][0]
+
+    expected = derivative(residual, pose)[:, 0]
+    jacobian, weight, pixels = depth_fit._box_terms(pose, cube * pose.S[:, None], *arguments)
+    np.testing.assert_allclose(jacobian[0], expected, rtol=1e-6, atol=1e-6)
+    uv = pose.transform(cube)[0]
+    uv = uv[:, :2] / uv[:, 2:] * 500 + torch.tensor([320.0, 240.0])
+    np.testing.assert_allclose(pixels[0], torch.cat((uv.amin(0), uv.amax(0))) - boxes[0], atol=1e-9)
+    assert (weight > 0).all()
+    cut = torch.tensor([[0.0, 150.0, 639.0, 300.0]]).double()
+    weight = depth_fit._box_terms(pose, cube * pose.S[:, None], cut, *arguments[1:])[1]
+    assert (weight[0] > 0).tolist() == [False, True, False, True]  # sides on the border say nothing
+
+
+def test_depth_points_are_those_of_the_masks():
+    depth = torch.zeros(48, 64)
+    depth[10:20, 10:30] = 2.0
+    masks = torch.zeros(3, 48, 64)
+    masks[0, 8:16, 5:40] = 1  # in part without depth
+    masks[1, 40:44, 2:6] = 1  # without any
+    masks[2, 10:20, 10:30] = 1
+    normals = F.normalize(torch.rand(48, 64, 3), dim=-1)
+    channels = ImageChannels(torch.zeros(48, 64, 3), depth, normals, masks, torch.tensor([True, True, False]))
+    intrinsics = torch.tensor([50.0, 60.0, 31.5, 23.5])
+    points = masked_depth_points(channels, intrinsics, torch.Generator().manual_seed(0), count=200)
+    assert points.weight.sum(-1).tolist() == [200, 0, 0]  # the last detection has no mask of its own
+    uv = points.points_cam[0, :, :2] / points.points_cam[0, :, 2:] * intrinsics[:2] + intrinsics[2:]
+    assert (points.points_cam[0, :, 2] == 2).all()
+    u, v = uv.round().long().unbind(-1)
+    assert ((u >= 10) & (u < 30) & (v >= 10) & (v < 16)).all() and len(torch.unique(u)) > 15
+    assert torch.equal(points.normals_cam[0], normals[v, u])
