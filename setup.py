@@ -37,6 +37,8 @@ setup(
         "opencv-python-headless>=4.10",
         "safetensors>=0.4",
         "timm>=1.0",
+        "accelerate>=1.10",
+        "tensorboardX>=2.6",
         "typer>=0.15",
         "rich>=13",
         "PyYAML>=6",

@@ -20,8 +20,8 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise, jitter_boxes
 from sparc_core.synth.observe import detect
 from sparc_core.synth.raycast import RayCaster
-from sparc_core.synth.render import SceneRenderer
-from sparc_core.synth.scenes import SceneConfig, SceneSampler
+from sparc_core.synth.render import RenderedView, SceneRenderer
+from sparc_core.synth.scenes import SceneBatch, SceneConfig, SceneSampler
 from sparc_core.types import CATEGORIES, Camera, Detection
 
 DEPTH_AGREES_M = 0.3
@@ -44,6 +44,26 @@ class SyntheticSetConfig:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelledView:
+    """One rendered room with what is to be found in it. sensor_depth_m (H, W) float32 as a depth camera
+    gives it; slots: D scene slots; models (D,) library positions; boxes_xyxy (D, 4) jittered; truth: Pose
+    (D,); symmetry_order (D,); seen (D,) share of the pixels an object alone would cover of which the
+    sensor's depth is its own; on_image (D,) bool: its centre is."""
+
+    scene: SceneBatch
+    view: RenderedView
+    sensor_depth_m: np.ndarray
+    camera: Camera
+    slots: torch.Tensor
+    models: torch.Tensor
+    boxes_xyxy: torch.Tensor
+    truth: Pose
+    symmetry_order: torch.Tensor
+    seen: torch.Tensor
+    on_image: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class SyntheticImage:
     """One image with its truth. rgb (H, W, 3) uint8; depth_m (H, W) float32; detections with jittered
     boxes and the right CAD model; truth: Pose (D,); symmetry_order (D,); well_visible (D,) bool."""
@@ -57,47 +77,57 @@ class SyntheticImage:
     well_visible: torch.Tensor
 
 
-def synthetic_images(library: CadLibrary, config: SyntheticSetConfig) -> Iterator[SyntheticImage]:
-    """The images of the set, one after the other; scenes without a visible object are drawn again."""
-    cad, caster = CadTensors.from_library(library), RayCaster(library)
-    sampler, renderer = SceneSampler(cad, config.layout), SceneRenderer(library, caster)
-    for number in range(config.scenes):
-        generator = torch.Generator().manual_seed(config.seed * 100_003 + number)
+class RoomRenderer:
+    """Renders the rooms of a set by their number. caster and renderer hold the library's meshes."""
+
+    def __init__(self, library: CadLibrary, layout: SceneConfig, seed: int, gravity: bool = True):
+        self.library, self.layout, self.seed, self.gravity = library, layout, seed, gravity
+        self.cad, self.caster = CadTensors.from_library(library), RayCaster(library)
+        self.sampler, self.renderer = SceneSampler(self.cad, layout), SceneRenderer(library, self.caster)
+
+    def room(self, number: int) -> LabelledView:
+        """Room `number`; scenes without a visible object are drawn again."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
         while True:
-            scene = sampler.sample(1, generator)
-            found = detect(caster, cad, scene, config.layout.objects, generator)
+            scene = self.sampler.sample(1, generator)
+            found = detect(self.caster, self.cad, scene, self.layout.objects, generator)
             if found.valid.any():
-                break
-        yield _image(library, cad, caster, renderer, scene, found, config, generator)
+                return self._label(scene, found.slot[0, found.valid[0]], generator)
+
+    def _label(self, scene: SceneBatch, slots: torch.Tensor, generator) -> LabelledView:
+        view = self.renderer.render(scene)
+        is_display = self.cad.category[scene.model] == CATEGORIES.index("display")
+        noise = draw_noise(SENSOR_ONLY, 1, scene.model.shape[1], generator, is_display)
+        depth = self.renderer.sensor_depth(scene, 0, view, noise, generator)
+        exact = silhouette_boxes(view.slot, slots)
+        boxes = jitter_boxes(exact, scene.size_px, SENSOR_ONLY.box_jitter, generator)[0]
+        fx, fy, cx, cy = scene.intrinsics[0].tolist()
+        up = tuple(scene.up_cam[0].tolist()) if self.gravity else None
+        camera = Camera(int(scene.size_px[0, 0]), int(scene.size_px[0, 1]), fx, fy, cx, cy, up_cam=up)
+        truth, models = scene.pose.map(lambda x: x[0, slots]), scene.model[0, slots]
+        seen = torch.tensor([_seen_share(self.caster, scene, int(slot), depth) for slot in slots])
+        centre = truth.T[:, :2] / truth.T[:, 2:] * torch.tensor([fx, fy]) + torch.tensor([cx, cy])
+        on_image = ((centre >= 0) & (centre < scene.size_px[0])).all(-1) & (truth.T[:, 2] > 0)
+        return LabelledView(
+            scene, view, np.round(depth * 1000).astype(np.float32) / 1000, camera, slots, models, boxes,
+            truth, self.cad.symmetry_order[models], seen, on_image,
+        )  # fmt: skip
 
 
-def _image(library, cad, caster, renderer, scene, found, config, generator) -> SyntheticImage:
-    view = renderer.render(scene)
-    is_display = cad.category[scene.model] == CATEGORIES.index("display")
-    noise = draw_noise(SENSOR_ONLY, 1, scene.model.shape[1], generator, is_display)
-    depth = renderer.sensor_depth(scene, 0, view, noise, generator)
-    kept = found.valid[0].nonzero()[:, 0]
-    slots = found.slot[0, kept]
-    boxes = jitter_boxes(
-        silhouette_boxes(view.slot, slots), scene.size_px, SENSOR_ONLY.box_jitter, generator
-    )[0]
-    fx, fy, cx, cy = scene.intrinsics[0].tolist()
-    up = tuple(scene.up_cam[0].tolist()) if config.gravity else None
-    camera = Camera(int(scene.size_px[0, 0]), int(scene.size_px[0, 1]), fx, fy, cx, cy, up_cam=up)
-    models = [library.models[int(scene.model[0, s])] for s in slots]
-    detections = tuple(
-        Detection(tuple(box.tolist()), model.category, 1.0, model.model_id)
-        for box, model in zip(boxes, models, strict=True)
-    )
-    truth = scene.pose.map(lambda x: x[0, slots])
-    seen = torch.tensor([_seen_share(caster, scene, int(slot), depth) for slot in slots])
-    centre = truth.T[:, :2] / truth.T[:, 2:] * torch.tensor([fx, fy]) + torch.tensor([cx, cy])
-    on_image = ((centre >= 0) & (centre < scene.size_px[0])).all(-1) & (truth.T[:, 2] > 0)
-    well = on_image & (seen >= config.well_visible)
-    return SyntheticImage(
-        view.rgb, np.round(depth * 1000).astype(np.float32) / 1000, camera, detections, truth,
-        cad.symmetry_order[scene.model[0, slots]], well,
-    )  # fmt: skip
+def synthetic_images(library: CadLibrary, config: SyntheticSetConfig) -> Iterator[SyntheticImage]:
+    """The images of the set, one after the other."""
+    rooms = RoomRenderer(library, config.layout, config.seed, config.gravity)
+    for number in range(config.scenes):
+        room = rooms.room(number)
+        models = [library.models[int(m)] for m in room.models]
+        detections = tuple(
+            Detection(tuple(box.tolist()), model.category, 1.0, model.model_id)
+            for box, model in zip(room.boxes_xyxy, models, strict=True)
+        )
+        well = room.on_image & (room.seen >= config.well_visible)
+        yield SyntheticImage(
+            room.view.rgb, room.sensor_depth_m, room.camera, detections, room.truth, room.symmetry_order, well
+        )
 
 
 def _seen_share(caster, scene, slot: int, depth_m: np.ndarray) -> float:

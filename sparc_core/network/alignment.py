@@ -57,6 +57,7 @@ class MultiSparcNet(nn.Module):
         than the config allows.
         """
         self._check(tokens, context)
+        precision = tokens.dtype
         if self.config.embed_tokens:
             embedded = self.embed_token(tokens)
             if self.embed_context is not None:
@@ -67,6 +68,7 @@ class MultiSparcNet(nn.Module):
             output = self._decode_jointly(latents, object_valid)
         else:
             output = self.head(latents.mean(2))
+        output = output.to(precision)  # under autocast it is bfloat16, too coarse for poses
         return NetworkOutput(output[..., :UPDATE_CHANNELS], output[..., UPDATE_CHANNELS])
 
     def _decode_jointly(self, latents, object_valid):

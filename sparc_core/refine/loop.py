@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 import torch
+from torch.profiler import record_function
 
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
@@ -68,7 +69,10 @@ def observe_tokens(
         points, normals, surface.points[:, cover][surface.model], surface.normals[:, cover][surface.model],
         surface.expected_m, surface.extents_known,
     )  # fmt: skip
-    return assemble_tokens(config, frame, pose, box_samples, source.sample(uv), in_front, cad)
+    with record_function("read pixels"):
+        reprojected = source.sample(uv)
+    with record_function("tokens"):
+        return assemble_tokens(config, frame, pose, box_samples, reprojected, in_front, cad)
 
 
 def keep_plausible(pose: Pose) -> Pose:
@@ -129,6 +133,7 @@ def _predict(network, config, frame, source, surface, pose, box_samples, generat
     tokens = clock.measure(
         "assemble", observe_tokens, config, frame, source, surface, pose, box_samples, generator
     )
-    return clock.measure(
-        "network", network, tokens.features, tokens.context, tokens.valid, frame.object_valid
-    )
+    with record_function("forward"):
+        return clock.measure(
+            "network", network, tokens.features, tokens.context, tokens.valid, frame.object_valid
+        )

@@ -1,4 +1,4 @@
-"""`sparc evaluate synthetic`: accuracy on the fixed synthetic set, every method on the same images."""
+"""`sparc evaluate`: accuracy on the fixed synthetic set, and (in `bench.py`) the open benchmark."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts.bench import bench
 from sparc_core.scripts.errors import report_bad_input
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(bench)
 
 
 @app.callback()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,17 @@ class RenderedView:
     rgb: np.ndarray
     depth_m: np.ndarray
     normal_cam: np.ndarray
+    slot: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedChannels:
+    """Predictions from an image: depth_m (H, W) float32 with a wrong scale and shift and bleeding edges;
+    normals_cam (H, W, 3) float32 unit, 0 where nothing is; slot (H, W): masks with ragged borders, as in
+    `RenderedView`."""
+
+    depth_m: np.ndarray
+    normals_cam: np.ndarray
     slot: np.ndarray
 
 
@@ -58,6 +71,30 @@ class SceneRenderer:
 
         noise: parameters of one image (B = 1) at level SENSOR.
         """
+        return self._noisy_depth(scene, index, view, noise, generator)[0]
+
+    def predicted(
+        self, scene: SceneBatch, index: int, view: RenderedView, noise: NoiseBatch, generator: torch.Generator
+    ) -> PredictedChannels:
+        """What predictors would make of the image alone: see `PredictedChannels`.
+
+        noise: parameters of one image (B = 1) at level MONOCULAR.
+        """
+        depth, (x, y) = self._noisy_depth(scene, index, view, noise, generator)
+        height, width = depth.shape
+        # half of the normals' error is smooth, as a predictor's, half is each pixel's own
+        fine = torch.randn(height, width, 3, generator=generator).numpy()
+        coarse = torch.randn(height // 16 + 1, width // 16 + 1, 3, generator=generator).numpy()
+        smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        error = float(noise.normal_rad) * (fine + smooth) / math.sqrt(2)
+        normals = view.normal_cam[y, x] + error
+        length = np.linalg.norm(normals, axis=-1, keepdims=True)
+        seen = np.linalg.norm(view.normal_cam[y, x], axis=-1, keepdims=True) > 0.5
+        normals = np.where(seen, normals / np.maximum(length, 1e-6), 0).astype(np.float32)
+        return PredictedChannels(depth, normals, view.slot[y, x])
+
+    def _noisy_depth(self, scene, index, view, noise, generator):
+        """(H, W) depth with noise, and the (H, W) columns and rows of the pixels it was taken from."""
         one = single_scene(scene, index)
         height, width = view.depth_m.shape
         uv = pixel_grid(width, height)
@@ -70,7 +107,8 @@ class SceneRenderer:
         cosine = (torch.from_numpy(view.normal_cam).reshape(1, -1, 3) * rays).sum(-1).abs()
         slot = torch.from_numpy(view.slot).reshape(1, -1)
         noisy, _ = corrupt_depth(noise, uv, depth, shifted, cosine, slot, generator)
-        return noisy.reshape(height, width).numpy()
+        shape = (height, width)
+        return noisy.reshape(shape).numpy(), (x.reshape(shape).numpy(), y.reshape(shape).numpy())
 
     def _colour(self, scene: SceneBatch, uv: torch.Tensor, hits: RayHits) -> np.ndarray:
         """(K, 3) uint8: the CAD models' face colours or the planes' albedo, one light, soft contact."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from torch.profiler import record_function
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
@@ -83,9 +84,10 @@ class SyntheticData:
         """`images` fresh images; the generator lives on the device."""
         scene = self.sampler.sample(images, generator)
         config = self.config
-        found = detect(
-            self.caster, self.cad, scene, config.detections, generator, min_visible=config.min_visible
-        )
+        with record_function("what is visible"):
+            found = detect(
+                self.caster, self.cad, scene, config.detections, generator, min_visible=config.min_visible
+            )
         category = self.cad.category[scene.model]
         noise = draw_noise(
             self.config.noise,
@@ -101,10 +103,12 @@ class SyntheticData:
         truth = take_slots(scene.pose, found.slot)
         expected, known = self._expected_extents(model, category, truth.S, generator)
         box_pixels = select_box_pixels(source.frame, self.inputs.n_bbox, generator)
+        with record_function("box pixels"):
+            box_samples = source.sample(box_pixels)
         return TrainingBatch(
             source.frame, source, CadSurface(self.cad.points, self.cad.normals, model, expected, known),
             truth, self.cad.symmetry_order[rendered], category,
-            source.sample(box_pixels),
+            box_samples,
             self.scale_low_m[category], self.scale_high_m[category],
         )  # fmt: skip
 

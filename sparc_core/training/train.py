@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
+from torch.profiler import record_function
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.errors import THRESHOLDS, pose_errors
@@ -29,6 +31,9 @@ from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
 from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
 from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts
 
+PRECISIONS = ("auto", "fp32", "bf16")
+_GO_ON, _SAVE, _STOP = range(3)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -37,7 +42,8 @@ class TrainConfig:
     cosine follows whichever of the two is further. images: B. classifier_share of the images train σ;
     `converged_share` of those get poses that the network itself reached from one of the four rotations.
     paper_start_share of the other images start as in the paper, the rest as a search with depth would.
-    ema: decay of the averaged weights, which are what is evaluated and shipped."""
+    ema: decay of the averaged weights, which are what is evaluated and shipped. precision: "fp32", "bf16"
+    (mixed precision in the network; poses, tokens and losses stay fp32) or "auto": bf16 on a GPU."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -56,8 +62,11 @@ class TrainConfig:
     gradient_clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
+    precision: str = "auto"
 
     def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"training precision must be one of {PRECISIONS}, got {self.precision!r}")
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser must be one of {OPTIMISERS}, got {self.optimiser!r}")
         for name in ("steps", "images", "refinements"):
@@ -70,23 +79,27 @@ class TrainConfig:
 class Trainer:
     """Holds network, optimiser, averaged weights and random state; `run` trains, `state` resumes.
 
-    With `torch.distributed` initialised (torchrun), every process draws its own images and the gradients
-    are averaged; the first process' clock decides when the run ends.
+    Started by torchrun (or any launcher that Accelerate knows), every process draws its own images and the
+    gradients are averaged; the first process' clock decides when the run ends.
     """
 
     def __init__(self, config: TrainConfig, library: CadLibrary, device: str = "cpu"):
-        self.config, self.device = config, device
-        self.rank, self.processes = 0, 1
-        if dist.is_initialized():
-            self.rank, self.processes = dist.get_rank(), dist.get_world_size()
+        """device: "cpu", or "cuda" for this process' GPU."""
+        mixed = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if mixed else "no")
+        chosen = self.accelerator.device
+        self.config, self.device = config, "cpu" if chosen.type == "cpu" else str(chosen)
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         torch.manual_seed(config.seed)
-        self.network = MultiSparcNet(config.model.network).to(device)
+        self.network = MultiSparcNet(config.model.network).to(self.device)
+        # the same parameters; with several processes its backward pass averages the gradients
+        self.trained = self.accelerator.prepare_model(self.network)
         self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimiser = make_optimiser(
             config.optimiser, self.network, config.learning_rate, config.weight_decay
         )
-        self.generator = torch.Generator(device).manual_seed(config.seed + self.rank)
-        self.data = SyntheticData(library, config.data, config.model.inputs, device)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed + self.rank)
+        self.data = SyntheticData(library, config.data, config.model.inputs, self.device)
         self.step, self.elapsed_s = 0, 0.0
 
     @property
@@ -96,19 +109,39 @@ class Trainer:
         limit_s = self.config.time_limit_min * 60
         return min(1.0, max(by_steps, self.elapsed_s / limit_s if limit_s > 0 else 0.0))
 
-    def run(self, report: Callable[[dict], None], stop: Callable[[], bool] = lambda: False) -> None:
+    def run(
+        self,
+        report: Callable[[dict], None],
+        stop: Callable[[], bool] = lambda: False,
+        save: Callable[[dict], None] = lambda state: None,
+        save_now: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Train until the steps or the time are used up, or `stop()` says so after an image batch.
 
         `report` gets {"step", "loss", "align_loss", "score_loss", "learning_rate", "elapsed_s"} after
-        every image batch.
+        every image batch; `save` gets `state()` whenever `save_now()` says so, and at the end. What the first
+        process' functions say counts for all; only it reports and saves.
         """
         self.network.train()
-        while self._agree(self.progress < 1 and not stop()):
+        order = self._agree(_GO_ON if self.progress < 1 and not stop() else _STOP)
+        while order != _STOP:
             began = time.perf_counter()
-            batch = self.data.batch(self.config.images, self.generator)
+            with record_function("scenes"):
+                batch = self.data.batch(self.config.images, self.generator)
             metrics = self._train_on(batch)
             self.elapsed_s += time.perf_counter() - began
-            report({"step": self.step, "elapsed_s": self.elapsed_s, **metrics})
+            if self.rank == 0:
+                report({"step": self.step, "elapsed_s": self.elapsed_s, **metrics})
+            wish = _STOP if self.progress >= 1 or stop() else _SAVE if save_now() else _GO_ON
+            order = self._agree(wish)
+            if order == _SAVE:
+                self._save(save)
+        self._save(save)
+
+    def _save(self, save: Callable[[dict], None]) -> None:
+        state = self.state()  # all processes take part
+        if self.rank == 0:
+            save(state)
 
     def start_from(self, network: MultiSparcNet) -> None:
         """Take over the weights of a network with the same config."""
@@ -122,25 +155,32 @@ class Trainer:
         return network.eval().requires_grad_(False)
 
     def state(self) -> dict:
-        """Everything needed to go on as if the run had not been interrupted."""
+        """Everything needed to go on as if the run had not been interrupted. With several processes all of
+        them must call it: the random states of all are in it."""
+        own = self.generator.get_state().to(self.device)
+        generators = [torch.empty_like(own) for _ in range(self.processes)]
+        if self.processes > 1:
+            dist.all_gather(generators, own)
+        else:
+            generators = [own]
         return {
             "network": self.network.state_dict(),
             "averaged": self.averaged,
             "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
+            "generators": [g.cpu() for g in generators],
             "step": self.step,
             "elapsed_s": self.elapsed_s,
         }
 
     def load_state(self, state: dict) -> None:
-        """The inverse of `state`."""
+        """The inverse of `state`; with another number of processes the added ones draw new images."""
         self.network.load_state_dict(state["network"])
         self.averaged = {name: value.to(self.device) for name, value in state["averaged"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        if self.rank == 0:
-            self.generator.set_state(state["generator"].cpu())
-        else:  # only the first process' draws are stored; the others start new ones
+        if self.rank < len(state["generators"]):
+            self.generator.set_state(state["generators"][self.rank].cpu())
+        else:
             self.generator.manual_seed(hash((self.config.seed, self.rank, self.step)) % 2**62)
 
     def _train_on(self, batch: TrainingBatch) -> dict[str, float]:
@@ -150,17 +190,19 @@ class Trainer:
             config.images * config.classifier_share
         )
         scoring = scoring[:, None].expand(pose.shape)
-        sums = {"loss": 0.0, "align_loss": 0.0, "score_loss": 0.0}
+        sums = torch.zeros(3, device=self.device)
         pose, travelled = self._travelled_poses(batch, pose, scoring)
         for _ in range(config.refinements):
             drawn = known_extents_kept(classifier_poses(batch.truth, self.generator), batch)
             pose = where(scoring & ~travelled, drawn, pose)
             losses, updated = self._losses(batch, pose, scoring)
             self._optimise(losses["loss"])
-            for name in sums:
-                sums[name] += losses[name].item() / config.refinements
+            sums += torch.stack([loss.detach() for loss in losses.values()]) / config.refinements
             pose = rescue_lost(keep_plausible(updated.detach()), batch, self.generator)
-        return {**sums, "learning_rate": self.optimiser.param_groups[0]["lr"]}
+        # one wait for the GPU per image batch, not one per number
+        return dict(zip(losses, sums.tolist(), strict=True)) | {
+            "learning_rate": self.optimiser.param_groups[0]["lr"]
+        }
 
     def _losses(self, batch: TrainingBatch, pose: Pose, scoring: torch.Tensor):
         config = self.config
@@ -168,7 +210,8 @@ class Trainer:
         tokens = observe_tokens(
             model.inputs, batch.frame, batch.source, batch.surface, pose, batch.box_samples, self.generator
         )
-        output = self.network(tokens.features, tokens.context, tokens.valid, batch.frame.object_valid)
+        with record_function("forward"):
+            output = self.trained(tokens.features, tokens.context, tokens.valid, batch.frame.object_valid)
         updated = apply_update(pose, output.raw_update, model.parametrisation, batch.scale_mode)
         windows = batch.surface.points.shape[1] - config.loss.points + 1
         first = int(torch.randint(windows, (1,), generator=self.generator, device=self.device))
@@ -210,34 +253,25 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._average_gradients()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
-        self.optimiser.step()
+        with record_function("backward"):
+            self.accelerator.backward(loss)
+        with record_function("optimiser"):
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+            self.optimiser.step()
         self.step += 1
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             current = self.network.state_dict()
             torch._foreach_lerp_(list(self.averaged.values()), list(current.values()), 1 - decay)
 
-    def _average_gradients(self) -> None:
+    def _agree(self, order: int) -> int:
+        """The first process' order and clock, so that all take the same steps at the same rate."""
         if self.processes == 1:
-            return
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= self.processes
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-    def _agree(self, go_on: bool) -> bool:
-        """The first process' decision and clock, so that all take the same steps at the same rate."""
-        if self.processes == 1:
-            return go_on
-        shared = torch.tensor([float(go_on), self.elapsed_s], dtype=torch.float64, device=self.device)
+            return order
+        shared = torch.tensor([float(order), self.elapsed_s], dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
         self.elapsed_s = float(shared[1])
-        return bool(shared[0])
+        return int(shared[0])
 
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))

@@ -132,7 +132,9 @@ def derivative(function, pose):
 
 
 def one_pose():
-    R = rotation_x(torch.tensor([0.3], dtype=torch.float64)) @ rotation_y(torch.tensor([0.7], dtype=torch.float64))
+    R = rotation_x(torch.tensor([0.3], dtype=torch.float64)) @ rotation_y(
+        torch.tensor([0.7], dtype=torch.float64)
+    )
     return Pose(R, torch.tensor([[0.2, -0.1, 2.0]]).double(), torch.tensor([[0.5, 0.9, 0.7]]).double())
 
 
@@ -143,7 +145,9 @@ def test_the_derivative_of_the_distances_is_autograds():
     normals = F.normalize(torch.randn(1, 40, 3, generator=gen, dtype=torch.float64), dim=-1)
     # seen exactly on the surface: there the direction of the normal does not matter
     points = pose.transform(cube)
-    observed = DepthPoints(points, torch.zeros_like(points), torch.full((1, 40), 0.01).double(), torch.ones(1, 40))
+    observed = DepthPoints(
+        points, torch.zeros_like(points), torch.full((1, 40), 0.01).double(), torch.ones(1, 40)
+    )
 
     def residual(moved):
         return depth_fit._depth_terms(
@@ -151,7 +155,9 @@ def test_the_derivative_of_the_distances_is_autograds():
         )[2][0]
 
     expected = derivative(residual, pose)[:, 0]
-    found = depth_fit._depth_terms(pose, observed, cube * pose.S[:, None], pose.normals_in_object_axes(normals))
+    found = depth_fit._depth_terms(
+        pose, observed, cube * pose.S[:, None], pose.normals_in_object_axes(normals)
+    )
     np.testing.assert_allclose(found[2], 0, atol=1e-12)
     np.testing.assert_allclose(found[0][0], expected, atol=1e-9)
 

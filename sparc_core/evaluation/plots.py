@@ -1,0 +1,118 @@
+"""Plots of the benchmark and of training runs, as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sparc_core.geometry.errors import THRESHOLDS
+
+MAIN = next(iter(THRESHOLDS))
+
+
+def plot_bench(summaries: list[dict], folder: Path) -> list[Path]:
+    """Write all plots of the benchmark; the files."""
+    plots = {
+        "tracks.png": _tracks,
+        "categories.png": _categories,
+        "reliability.png": _reliability,
+        "conditions.png": _conditions,
+    }
+    files = []
+    for name, draw in plots.items():
+        figure = draw(summaries)
+        figure.savefig(folder / name, dpi=110, bbox_inches="tight")
+        plt.close(figure)
+        files.append(folder / name)
+    return files
+
+
+def _tracks(summaries):
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(summaries) + 1.4))
+    place = np.arange(len(summaries))
+    for k, threshold in enumerate(THRESHOLDS):
+        values = [s["all"]["accuracy"][threshold] for s in summaries]
+        axes.barh(place + (k - 1) * 0.27, values, height=0.25, label=threshold)
+    axes.set(yticks=place, yticklabels=[s["track"] for s in summaries], xlim=(0, 100))
+    axes.invert_yaxis()
+    axes.set_xlabel("objects aligned within the limits, %")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _categories(summaries):
+    names = sorted({c for s in summaries for c in s["by_category"]})
+    table = np.array([[s["by_category"].get(c, {}).get(MAIN, np.nan) for c in names] for s in summaries])
+    figure, axes = plt.subplots(figsize=(9, 0.5 * len(summaries) + 1.2))
+    axes.imshow(table, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+    for (i, j), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            axes.text(
+                j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < 60 else "black"
+            )
+    axes.set(xticks=range(len(names)), yticks=range(len(summaries)))
+    axes.set_xticklabels(names, rotation=30, ha="right")
+    axes.set_yticklabels([s["track"] for s in summaries])
+    axes.set_title(f"% of all objects within {MAIN}")
+    return figure
+
+
+def _reliability(summaries):
+    figure, axes = plt.subplots(figsize=(5, 5))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    for summary in summaries:
+        bins = summary["reliability"]
+        label = f"{summary['track']} (ECE {summary['all']['ece']:.3f})"
+        axes.plot([b["mean_score"] for b in bins], [b["right"] for b in bins], marker="o", label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean σ of the bin", ylabel="share of right poses")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def _conditions(summaries):
+    figure, both = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    for axes, key, label in zip(
+        both,
+        ("by_distance_m", "by_seen_share"),
+        ("distance, m", "share of the object's pixels the sensor sees"),
+        strict=True,
+    ):
+        for summary in summaries:
+            bins = summary[key]
+            middle = [(b["low"] + min(b["high"], 1.0 if "share" in key else b["high"])) / 2 for b in bins]
+            axes.plot(middle, [b["accuracy"][MAIN] for b in bins], marker="o", label=summary["track"])
+        axes.set(xlabel=label, ylim=(0, 100))
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel(f"% of objects within {MAIN}")
+    both[1].legend(fontsize=7, loc="lower right")
+    return figure
+
+
+def plot_training(log: list[dict], path: Path) -> None:
+    """Losses and validation accuracies of a training log (the lines of train.jsonl) over the steps."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    for name in ("align_loss", "score_loss"):
+        rows = [row for row in log if name in row]
+        left.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
+    left.set(xlabel="step", yscale="log")
+    left.legend()
+    left.grid(alpha=0.3)
+    rows = [row for row in log if "validation" in row]
+    for name, label in (
+        ("right", "right (20 cm, 20°, 20 %)"), ("best_start", "any of the four starts right"),
+        ("10", "10 / 10 / 10"), ("5", "5 / 5 / 5"),
+    ):  # fmt: skip
+        found = [row["validation"].get(name) for row in rows]
+        right.plot([row["step"] for row in rows], [100 * v for v in found], marker=".", label=label)
+    right.set(xlabel="step", ylabel="% of the validation objects", ylim=(0, 100))
+    right.legend(fontsize=8)
+    right.grid(alpha=0.3)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
