@@ -18,7 +18,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.perception.prepare import PreparedImage, prepare_image
 from sparc_core.refine.batch import build_search
-from sparc_core.refine.depth_fit import fit_search_results
+from sparc_core.refine.depth_fit import PREDICTED, SENSOR, fit_search_results
 from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import load_network
 from sparc_core.refine.search import Search
@@ -38,7 +38,7 @@ class AlignerConfig:
     pixels; σ is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
     estimate_gravity: find the up direction in the depth image when the camera does not tell it.
     depth_masks: cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to
-    the depth of a sensor at the end. max_rows: how many rows (blocks
+    the depth at the end. max_rows: how many rows (blocks
     × candidates × starts) go through the network at once, bounding memory. seed: of the pixel and point
     sampling, so that the same input gives the same answer.
 
@@ -133,7 +133,7 @@ class Aligner:
         image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32
         z-depth in metres registered to the image, 0 or NaN where unknown, or None. normals_cam: (H, W, 3)
         float unit normals facing the camera, zero where unknown; None: from the depth. depth_predicted: the
-        depth is a guess from the image, so poses are not fitted to it. Poses are in the
+        depth is a guess from the image, whose scale and shift are not to be trusted. Poses are in the
         camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
         in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera.
         """
@@ -171,8 +171,11 @@ class Aligner:
         """Refine every candidate from four rotations, all in one batch, and keep the best σ."""
         batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
         found = Search(self.network, self.model_config, self.cad, batch, self.config, clock).run()
-        if prepared.measured and self.config.depth_fit:
-            found = clock.measure("fit", fit_search_results, found, prepared, self.cad, self.config.seed)
+        if self.config.depth_fit and prepared.depth_source != "none":
+            depth = SENSOR if prepared.depth_source == "sensor" else PREDICTED
+            found = clock.measure(
+                "fit", fit_search_results, found, prepared, self.cad, depth, self.config.seed
+            )
         objects = []
         for best in found:
             index = prepared.kept[best.detection]

@@ -28,8 +28,8 @@ class PreparedImage:
 
     camera: the pinhole of the rectified image, with gravity where it is known or could be estimated.
     kept: which detections are aligned, in order; skipped: (detection, reason). boxes_xyxy (D, 4)
-    rectified and cut at the image; candidates: D arrays of CAD model positions; measured: there is depth,
-    and it comes from a sensor.
+    rectified and cut at the image; candidates: D arrays of CAD model positions; depth_source:
+    "sensor", "predicted" or "none".
     """
 
     camera: Camera
@@ -38,7 +38,7 @@ class PreparedImage:
     skipped: tuple[tuple[int, str], ...]
     boxes_xyxy: np.ndarray
     candidates: tuple[np.ndarray, ...]
-    measured: bool
+    depth_source: str
 
 
 def prepare_image(
@@ -74,8 +74,8 @@ def prepare_image(
         _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
     )
-    measured = depth is not None and not depth_predicted
-    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, measured)
+    source = "none" if depth is None else "predicted" if depth_predicted else "sensor"
+    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, source)
 
 
 def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:

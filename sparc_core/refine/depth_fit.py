@@ -1,9 +1,11 @@
-"""The last step of a search: fit the chosen poses to the sensor's depth, point to plane.
+"""The last step of a search: fit the chosen poses of an image to its depth, point to plane.
 
-The network looks at a hundred noisy pixels; a sensor gives thousands. Gauss-Newton steps move every
+The network looks at a hundred noisy pixels; a depth image has thousands. Gauss-Newton steps move every
 object so that the lifted pixels of its mask lie on its CAD surface and the projected surface keeps
-inside the detected box, while the network's pose holds on to what neither of them shows (the extent
-away from the camera, say). Residuals are robust: pixels of other things in the mask lose their weight.
+inside the detected box, while the network's pose and the expected extents hold on to what neither of
+them shows (the extent away from the camera, say). Residuals are robust: pixels of other things in the
+mask lose their weight. Where depth was predicted, its scale and shift are wrong for the whole image;
+they are solved for together with all objects, whose sizes and boxes say how far away they are.
 """
 
 from __future__ import annotations
@@ -24,38 +26,69 @@ from sparc_core.types import SCALE_MODES
 
 PIXELS = 256
 SURFACE_POINTS = 768
-ITERATIONS = 3
 MIN_PIXELS = 30  # an object with fewer pixels of depth in its mask is left as it is
-INDEPENDENT = 60.0  # neighbouring pixels share their errors: at most this many count as independent
 NORMAL_UNIT_M = 0.1  # how far a point of opposite normal counts as away, when closest points are searched
 MODEL_ERROR_M = 0.02  # distances at which a CAD surface can be off the real one
 BOX_ERROR = 0.03  # standard deviation of a detected box's side, as a share of the box
-# standard deviations of the network's pose: metres, radians, log extents
-PRIOR_M, PRIOR_RAD, PRIOR_LOG = 0.04, math.radians(2.5), 0.05
+SIZE_SIGMAS = 3.0  # deviation from the expected extents at which these have lost most of their say
 LARGEST_STEP = 0.3  # of a parameter in one iteration: radians, mean extents, log extents
+
+
+@dataclass(frozen=True)
+class DepthModel:
+    """What is believed about a depth image and about the network's poses from it. Standard deviations:
+
+    noise: (constant, square) in σ = constant + square · (z − 0.4 m)², plus relative · z, of a pixel. scale
+    (as a share) and shift_m: of the whole image's depth, 0 where depth is metric. turn_rad, move_m and
+    move_share (of the distance): of the network's pose. extents_log: of its extents. size_log, axis_log: of
+    the expected extents, as a whole and by axis; 0 for not to be used. independent: neighbouring pixels
+    share their errors, so that at most this many of an object count as independent.
+    """
+
+    noise: tuple[float, float]
+    relative: float
+    scale: float
+    shift_m: float
+    turn_rad: float
+    move_m: float
+    move_share: float
+    extents_log: float
+    size_log: float
+    axis_log: float
+    independent: float
+    iterations: int
+
+
+# axial noise of structured light after Nguyen et al. (2012), rounded up for time of flight and stereo
+SENSOR = DepthModel(
+    noise=(0.006, 0.0025), relative=0.0, scale=0.0, shift_m=0.0, turn_rad=math.radians(2.5), move_m=0.04,
+    move_share=0.0, extents_log=0.05, size_log=0.0, axis_log=0.0, independent=120.0, iterations=3,
+)  # fmt: skip
+PREDICTED = DepthModel(
+    noise=(0.01, 0.0), relative=0.02, scale=0.06, shift_m=0.05, turn_rad=math.radians(3), move_m=0.05,
+    move_share=0.15, extents_log=0.3, size_log=0.09, axis_log=0.05, independent=15.0, iterations=5,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class DepthPoints:
-    """Lifted pixels of D objects. points_cam, normals_cam (D, K, 3), the latter zero where unknown;
-    sigma_m (D, K) depth noise; weight (D, K) 1, or 0 for an object with too few pixels."""
+    """Pixels of D objects with depth. rays (D, K, 3) with z = 1; depth_m (D, K); normals_cam (D, K, 3), zero
+    where unknown; weight (D, K) 1, or 0 for an object with too few pixels."""
 
-    points_cam: torch.Tensor
+    rays: torch.Tensor
+    depth_m: torch.Tensor
     normals_cam: torch.Tensor
-    sigma_m: torch.Tensor
     weight: torch.Tensor
 
     def take(self, index: torch.Tensor) -> DepthPoints:
         """Those of the objects (D',)."""
-        return DepthPoints(
-            *(x[index] for x in (self.points_cam, self.normals_cam, self.sigma_m, self.weight))
-        )
+        return DepthPoints(*(x[index] for x in (self.rays, self.depth_m, self.normals_cam, self.weight)))
 
 
 def fit_search_results(
-    results: list[SearchResult], prepared: PreparedImage, cad: CadTensors, seed: int = 0
+    results: list[SearchResult], prepared: PreparedImage, cad: CadTensors, depth: DepthModel, seed: int = 0
 ) -> list[SearchResult]:
-    """The results of a search on an image with sensor depth, moved onto what the sensor saw."""
+    """The results of a search on an image with depth, moved onto what the depth shows."""
     device = cad.points.device
     detection, model, scale_mode = (
         torch.tensor([getattr(found, name) for found in results], device=device)
@@ -68,31 +101,26 @@ def fit_search_results(
     camera = prepared.camera
     intrinsics = intrinsics_tensor(camera, device)
     generator = torch.Generator(device).manual_seed(seed)
-    observed = masked_depth_points(prepared.channels, intrinsics, generator).take(detection)
     fitted = fit_to_depth(
         pose,
-        observed,
+        masked_depth_points(prepared.channels, intrinsics, generator).take(detection),
         cad.points[model, :SURFACE_POINTS],
         cad.normals[model, :SURFACE_POINTS],
+        cad.extents_m[model],
         torch.from_numpy(prepared.boxes_xyxy).float().to(device)[detection],
         intrinsics,
         torch.tensor([camera.width, camera.height], dtype=torch.float32, device=device),
         scale_mode,
+        depth,
     )
     R, T, S = (x.double().cpu().numpy() for x in (fitted.R, fitted.T, fitted.S))
     return [replace(found, R=R[i], T_m=T[i], S_m=S[i]) for i, found in enumerate(results)]
 
 
-def sensor_sigma_m(depth_m: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of a structured-light camera's depth, after Nguyen et al. (2012), rounded up
-    for time of flight and stereo."""
-    return 0.006 + 0.0025 * (depth_m - 0.4).square()
-
-
 def masked_depth_points(
     channels: ImageChannels, intrinsics: torch.Tensor, generator: torch.Generator, count: int = PIXELS
 ) -> DepthPoints:
-    """`count` pixels with depth of every mask of an image, drawn with replacement and lifted.
+    """`count` pixels with depth of every mask of an image, drawn with replacement.
 
     intrinsics (4,). Objects without a mask, or with fewer than `MIN_PIXELS` such pixels, get weight 0.
     """
@@ -107,11 +135,10 @@ def masked_depth_points(
             index[d] = pixels[(drawn * len(pixels)).long()]
             weight[d] = 1
     width = channels.depth_m.shape[1]
-    depth = channels.depth_m.flatten()[index]
     uv = torch.stack((index % width, index // width), -1).float()
-    points = bearing_z1(uv, intrinsics.expand(detections, 4)) * depth[..., None]
+    rays = bearing_z1(uv, intrinsics.expand(detections, 4))
     normals = channels.normal_cam.flatten(0, 1)[index]
-    return DepthPoints(points, normals, sensor_sigma_m(depth), weight)
+    return DepthPoints(rays, channels.depth_m.flatten()[index], normals, weight)
 
 
 def fit_to_depth(
@@ -119,39 +146,56 @@ def fit_to_depth(
     observed: DepthPoints,
     surface: torch.Tensor,
     surface_normals: torch.Tensor,
+    expected_m: torch.Tensor,
     boxes_xyxy: torch.Tensor,
     intrinsics: torch.Tensor,
     size_px: torch.Tensor,
     scale_mode: torch.Tensor,
-    iterations: int = ITERATIONS,
+    depth: DepthModel,
 ) -> Pose:
-    """The (D,) poses moved onto what was observed.
+    """The poses (D,) of one image moved onto what was observed.
 
-    surface, surface_normals (D, P, 3) of the CAD models in unit-cube coordinates; boxes_xyxy (D, 4);
-    intrinsics (4,); size_px (2,); scale_mode (D,) indices into SCALE_MODES, which are obeyed. Objects
-    whose observed points have no weight come back unchanged.
+    surface, surface_normals (D, P, 3) of the CAD models in unit-cube coordinates; expected_m (D, 3) extents;
+    boxes_xyxy (D, 4); intrinsics (4,); size_px (2,); scale_mode (D,) indices into SCALE_MODES, which are
+    obeyed. Objects whose observed points have no weight come back unchanged.
     """
     bound = _scale_projection(scale_mode, pose.S)
-    current = pose
-    moved = torch.zeros(*pose.shape, 9, dtype=pose.T.dtype, device=pose.T.device)
-    for _ in range(iterations):
-        prior = _prior_weights(current)
-        H, g = torch.diag_embed(prior), prior * moved
+    current, moved = pose, torch.zeros(*pose.shape, 9, dtype=pose.T.dtype, device=pose.T.device)
+    common = torch.zeros(2, dtype=pose.T.dtype, device=pose.T.device)  # log scale and shift of the depth
+    trust = torch.tensor([depth.scale, depth.shift_m]).to(common).clamp(min=1e-6) ** -2
+    for _ in range(depth.iterations):
         y = surface * current.S[:, None]
         normals = current.normals_in_object_axes(surface_normals)
-        for jacobian, weight, residual in (
-            _depth_terms(current, observed, y, normals),
-            _box_terms(current, y, boxes_xyxy, intrinsics, size_px),
-        ):
-            jacobian = torch.cat((jacobian[..., :6], jacobian[..., 6:] @ bound), -1)
-            weighted = (jacobian * weight[..., None]).transpose(1, 2)
-            H = H + weighted @ jacobian
-            g = g + (weighted @ residual[..., None])[..., 0]
-        step = -torch.linalg.solve(H, g).clamp(-LARGEST_STEP, LARGEST_STEP)
-        moved = moved + step
-        current = _stepped(current, step)
+        H, g = _prior_terms(current, moved, expected_m, bound, depth)
+        by_depth, by_common, weight, residual = _depth_terms(current, observed, y, normals, common, depth)
+        by_box, box_weight, box_residual = _box_terms(current, y, boxes_xyxy, intrinsics, size_px)
+        by_depth, by_box = _bind(by_depth, bound), _bind(by_box, bound)
+        weighted = (by_depth * weight[..., None]).transpose(1, 2)
+        weighted_box = (by_box * box_weight[..., None]).transpose(1, 2)
+        H = H + weighted @ by_depth + weighted_box @ by_box
+        g = g + (weighted @ residual[..., None] + weighted_box @ box_residual[..., None])[..., 0]
+        coupling = weighted @ by_common
+        weighted_common = (by_common * weight[..., None]).flatten(0, 1).T
+        common_H = torch.diag(trust) + weighted_common @ by_common.flatten(0, 1)
+        common_g = trust * common + weighted_common @ residual.flatten()
+        step, common_step = _solve(H, g, coupling, common_H, common_g)
+        step = step.clamp(-LARGEST_STEP, LARGEST_STEP)
+        current, moved, common = _stepped(current, step), moved + step, common + common_step
     usable = (observed.weight.sum(-1) > 0) & torch.isfinite(moved).all(-1)
     return where(usable, current, pose)
+
+
+def _solve(H, g, coupling, common_H, common_g):
+    """The step (D, 9) of every object and (2,) of what they share, by the Schur complement.
+
+    H (D, 9, 9), g (D, 9); coupling (D, 9, 2); common_H (2, 2), common_g (2,).
+    """
+    inner = torch.linalg.solve(H, torch.cat((g[..., None], coupling), -1))
+    across = coupling.transpose(1, 2)
+    reduced_H = common_H - (across @ inner[..., 1:]).sum(0)
+    reduced_g = common_g - (across @ inner[..., :1]).sum(0)[:, 0]
+    common_step = -torch.linalg.solve(reduced_H, reduced_g)
+    return -inner[..., 0] - inner[..., 1:] @ common_step, common_step
 
 
 def _stepped(pose: Pose, step: torch.Tensor) -> Pose:
@@ -168,20 +212,40 @@ def _scale_projection(scale_mode: torch.Tensor, S: torch.Tensor) -> torch.Tensor
     return torch.stack([modes[name] for name in SCALE_MODES]).to(S)[scale_mode]
 
 
-def _prior_weights(pose: Pose) -> torch.Tensor:
-    """(D, 9) inverse variances of the network's pose."""
-    sigma = torch.ones(*pose.shape, 9, dtype=pose.T.dtype, device=pose.T.device)
-    sigma[..., :3], sigma[..., 3:6], sigma[..., 6:] = PRIOR_RAD, PRIOR_M / pose.mean_extent, PRIOR_LOG
-    return 1 / sigma.square()
+def _bind(jacobian: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
+    """A Jacobian (D, K, 9) by what the scale mode leaves."""
+    return torch.cat((jacobian[..., :6], jacobian[..., 6:] @ bound), -1)
 
 
-def _depth_terms(pose: Pose, observed: DepthPoints, y: torch.Tensor, normals: torch.Tensor):
-    """Point-to-plane distances: Jacobian (D, K, 9), weights (D, K) and residuals (D, K) in metres.
+def _prior_terms(pose: Pose, moved: torch.Tensor, expected_m: torch.Tensor, bound, depth: DepthModel):
+    """H (D, 9, 9) and g (D, 9) of what is believed without looking: the network's pose, from which the
+    object has moved (D, 9) so far, and the expected extents."""
+    sigma = torch.full_like(moved, depth.turn_rad)
+    move_m = depth.move_m + depth.move_share * pose.T.norm(dim=-1, keepdim=True)
+    sigma[..., 3:6], sigma[..., 6:] = move_m / pose.mean_extent, depth.extents_log
+    weight = sigma**-2
+    H, g = torch.diag_embed(weight), weight * moved
+    if depth.size_log > 0:
+        covariance = torch.full((3, 3), depth.size_log**2) + depth.axis_log**2 * torch.eye(3)
+        believed = bound @ torch.linalg.inv(covariance).to(bound) @ bound
+        off = (pose.S / expected_m).log()[..., None]
+        pull = believed @ off
+        # a CAD model of quite another size than the object says nothing about it
+        trust = _geman_mcclure((off.transpose(1, 2) @ pull)[..., 0].clamp(min=0).sqrt() / SIZE_SIGMAS)
+        H[..., 6:, 6:] += trust[..., None] * believed
+        g[..., 6:] += trust * pull[..., 0]
+    return H, g
+
+
+def _depth_terms(pose: Pose, observed: DepthPoints, y, normals, common, depth: DepthModel):
+    """Point-to-plane distances: Jacobians (D, K, 9) and by what is shared (D, K, 2), weights (D, K) and
+    residuals (D, K) in metres.
 
     y, normals (D, P, 3): the CAD surface at true size along the object's axes. Closest points are
     searched among points and normals together, so that a table's top is not taken for its underside.
     """
-    p = (observed.points_cam - pose.T[:, None]) @ pose.R
+    z = observed.depth_m * common[0].exp() + common[1]
+    p = (observed.rays * z[..., None] - pose.T[:, None]) @ pose.R
     n_seen = pose.rotate_normals_to_object(observed.normals_cam)
     closest = _closest(
         torch.cat((p, NORMAL_UNIT_M * n_seen), -1), torch.cat((y, NORMAL_UNIT_M * normals), -1)
@@ -189,13 +253,15 @@ def _depth_terms(pose: Pose, observed: DepthPoints, y: torch.Tensor, normals: to
     y, n = (x.gather(1, closest[..., None].expand(-1, -1, 3)) for x in (y, normals))
     offset = p - y
     residual = (n * offset).sum(-1)
-    scale = 3 * observed.sigma_m + MODEL_ERROR_M
-    robust = observed.weight * _geman_mcclure(offset.norm(dim=-1) / (2 * scale))
-    shared = (INDEPENDENT / robust.sum(-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
-    weight = robust * shared / observed.sigma_m.square()
+    sigma = depth.noise[0] + depth.noise[1] * (z - 0.4).square() + depth.relative * z
+    robust = observed.weight * _geman_mcclure(offset.norm(dim=-1) / (3 * sigma + MODEL_ERROR_M))
+    shared = (depth.independent / robust.sum(-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
+    weight = robust * shared / sigma.square()
     # a turn by ω moves p by p × ω, a shift by −dδ, and growth by σ moves the surface by y ∘ σ
     jacobian = torch.cat((torch.linalg.cross(n, p), -n * pose.mean_extent[:, None], -n * y), -1)
-    return jacobian, weight, residual
+    along = (n * (observed.rays @ pose.R)).sum(-1)
+    by_common = torch.stack((along * observed.depth_m * common[0].exp(), along), -1)
+    return jacobian, by_common, weight, residual
 
 
 def _box_terms(pose: Pose, y: torch.Tensor, boxes_xyxy: torch.Tensor, intrinsics, size_px):
@@ -208,9 +274,8 @@ def _box_terms(pose: Pose, y: torch.Tensor, boxes_xyxy: torch.Tensor, intrinsics
     along = torch.tensor([0, 1, 0, 1], device=uv.device).expand_as(extreme)
     place = extreme[..., None].expand(-1, -1, 3)
     x, y = points.gather(1, place), y.gather(1, place)
-    residual = (
-        uv.gather(1, extreme[..., None].expand(-1, -1, 2)).gather(2, along[..., None])[..., 0] - boxes_xyxy
-    )
+    found = uv.gather(1, place[..., :2]).gather(2, along[..., None])[..., 0]
+    residual = found - boxes_xyxy
     focal = intrinsics[:2][along]
     gradient = torch.zeros_like(x).scatter(2, along[..., None], (focal / x[..., 2])[..., None])
     gradient[..., 2] = -focal * x.gather(2, along[..., None])[..., 0] / x[..., 2].square()

@@ -1,5 +1,6 @@
 """The fit to sensor depth: derivatives, poses that get better, and what it must leave alone."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_x, rotation_y
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.refine import depth_fit
-from sparc_core.refine.depth_fit import DepthPoints, fit_to_depth, masked_depth_points, sensor_sigma_m
+from sparc_core.refine.depth_fit import PREDICTED, SENSOR, DepthPoints, fit_to_depth, masked_depth_points
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.render import pixel_grid
 from sparc_core.types import CATEGORIES, SCALE_MODES
@@ -32,7 +33,7 @@ def seen():
     """One model of every category, alone in front of the camera, and what an exact sensor sees of it."""
     library = furniture()
     cad, caster = CadTensors.from_library(library), RayCaster(library)
-    models, truths, points, normals, boxes = [], [], [], [], []
+    models, truths, rays, depths, normals, boxes = [], [], [], [], [], []
     uv = pixel_grid(640, 480)
     for c in range(len(CATEGORIES)):
         model = int((cad.category == c).nonzero()[0, 0])
@@ -43,15 +44,16 @@ def seen():
         hits = caster.cast(scene_of([model], truth, intrinsics=INTRINSICS.tolist()), uv)
         found = (hits.slot[0] == 0).nonzero()[:, 0]
         chosen = found[torch.randperm(len(found), generator=torch.Generator().manual_seed(c))[:256]]
-        rays = torch.cat(((uv[0] - INTRINSICS[2:]) / INTRINSICS[:2], torch.ones(len(uv[0]), 1)), -1)
+        all_rays = torch.cat(((uv[0] - INTRINSICS[2:]) / INTRINSICS[:2], torch.ones(len(uv[0]), 1)), -1)
         models.append(model)
         truths.append(truth)
-        points.append((rays * hits.depth_m[0][:, None])[chosen])
+        rays.append(all_rays[chosen])
+        depths.append(hits.depth_m[0][chosen])
         normals.append(hits.normal_cam[0][chosen])
         boxes.append(torch.cat((uv[0][found].amin(0), uv[0][found].amax(0))))
     pose = Pose(*(torch.cat([getattr(t, n) for t in truths]) for n in ("R", "T", "S")))
-    points, normals = torch.stack(points), torch.stack(normals)
-    observed = DepthPoints(points, normals, sensor_sigma_m(points[..., 2]), torch.ones(points.shape[:2]))
+    rays, depths, normals = (torch.stack(x) for x in (rays, depths, normals))
+    observed = DepthPoints(rays, depths, normals, torch.ones(depths.shape))
     return cad, models, pose, observed, torch.stack(boxes)
 
 
@@ -64,12 +66,12 @@ def disturbed(pose, seed=0):
     return Pose(R, T, pose.S * (0.04 * torch.randn(pose.S.shape, generator=gen)).exp())
 
 
-def fitted(seen, start, observed=None, mode="free"):
+def fitted(seen, start, observed=None, mode="free", depth=SENSOR):
     cad, models, _, exact, boxes = seen
     observed = exact if observed is None else observed
     return fit_to_depth(
-        start, observed, cad.points[models], cad.normals[models], boxes, INTRINSICS, SIZE_PX,
-        modes(mode, len(models)),
+        start, observed, cad.points[models], cad.normals[models], cad.extents_m[models], boxes, INTRINSICS,
+        SIZE_PX, modes(mode, len(models)), depth,
     )  # fmt: skip
 
 
@@ -94,9 +96,9 @@ def test_poses_near_the_truth_come_closer_to_it(seen):
 
 def test_pixels_of_something_else_in_the_mask_hardly_matter(seen):
     truth, exact = seen[2], seen[3]
-    stray = exact.points_cam.clone()
+    stray = exact.depth_m.clone()
     stray[:, ::4] *= 1.4  # a quarter lies on what is behind
-    observed = DepthPoints(stray, exact.normals_cam, exact.sigma_m, exact.weight)
+    observed = dataclasses.replace(exact, depth_m=stray)
     start = disturbed(truth)
     before, after = (errors(p, truth).translation_m.median() for p in (start, fitted(seen, start, observed)))
     assert float(after) < 0.4 * float(before)
@@ -120,8 +122,26 @@ def test_objects_without_observed_points_stay_where_they_are(seen):
     weight = exact.weight.clone()
     weight[2] = 0
     start = disturbed(truth)
-    out = fitted(seen, start, DepthPoints(exact.points_cam, exact.normals_cam, exact.sigma_m, weight))
+    out = fitted(seen, start, dataclasses.replace(exact, weight=weight))
     assert torch.equal(out.T[2], start.T[2]) and not torch.equal(out.T[1], start.T[1])
+
+
+@pytest.mark.parametrize("mode", ["free", "fixed"])
+def test_a_wrong_scale_of_predicted_depth_is_found_from_the_sizes_of_all_objects(seen, mode):
+    truth, exact = seen[2], seen[3]
+    # everything 10 % too far and 5 cm beyond, as depth and network believe it
+    wrong = dataclasses.replace(exact, depth_m=1.1 * exact.depth_m + 0.05)
+    start = Pose(
+        truth.R, truth.T * (1.1 + 0.05 / truth.T[:, 2:]), truth.S if mode == "fixed" else truth.S * 1.1
+    )
+    before = errors(start, truth)
+    trusting, doubting = (
+        errors(fitted(seen, start, wrong, mode, depth), truth) for depth in (SENSOR, PREDICTED)
+    )
+    assert float(trusting.translation_m.median()) > 0.5 * float(before.translation_m.median())
+    assert float(doubting.translation_m.median()) < 0.5 * float(before.translation_m.median())
+    if mode == "free":
+        assert float(doubting.scale.median()) < 0.6 * float(before.scale.median())
 
 
 def derivative(function, pose):
@@ -132,9 +152,8 @@ def derivative(function, pose):
 
 
 def one_pose():
-    R = rotation_x(torch.tensor([0.3], dtype=torch.float64)) @ rotation_y(
-        torch.tensor([0.7], dtype=torch.float64)
-    )
+    turn = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    R = rotation_x(turn[:1]) @ rotation_y(turn[1:])
     return Pose(R, torch.tensor([[0.2, -0.1, 2.0]]).double(), torch.tensor([[0.5, 0.9, 0.7]]).double())
 
 
@@ -145,21 +164,43 @@ def test_the_derivative_of_the_distances_is_autograds():
     normals = F.normalize(torch.randn(1, 40, 3, generator=gen, dtype=torch.float64), dim=-1)
     # seen exactly on the surface: there the direction of the normal does not matter
     points = pose.transform(cube)
+    depth = points[..., 2]
     observed = DepthPoints(
-        points, torch.zeros_like(points), torch.full((1, 40), 0.01).double(), torch.ones(1, 40)
+        points / depth[..., None], depth, torch.zeros_like(points), torch.ones(1, 40).double()
     )
 
-    def residual(moved):
+    def terms(moved, common):
         return depth_fit._depth_terms(
-            moved, observed, cube * moved.S[:, None], moved.normals_in_object_axes(normals)
-        )[2][0]
+            moved, observed, cube * moved.S[:, None], moved.normals_in_object_axes(normals), common, SENSOR
+        )
 
-    expected = derivative(residual, pose)[:, 0]
-    found = depth_fit._depth_terms(
-        pose, observed, cube * pose.S[:, None], pose.normals_in_object_axes(normals)
-    )
-    np.testing.assert_allclose(found[2], 0, atol=1e-12)
-    np.testing.assert_allclose(found[0][0], expected, atol=1e-9)
+    nothing = torch.zeros(2, dtype=torch.float64)
+    jacobian, by_common, weight, residual = terms(pose, nothing)
+    np.testing.assert_allclose(residual, 0, atol=1e-12)
+    assert (weight > 0).all()
+    expected = derivative(lambda moved: terms(moved, nothing)[3][0], pose)[:, 0]
+    np.testing.assert_allclose(jacobian[0], expected, atol=1e-9)
+    expected = torch.autograd.functional.jacobian(lambda common: terms(pose, common)[3][0], nothing)
+    np.testing.assert_allclose(by_common[0], expected, atol=1e-9)
+
+
+def test_the_step_solves_all_objects_and_what_they_share_at_once():
+    gen = torch.Generator().manual_seed(0)
+    D = 3
+    jacobian = torch.randn(D, 20, 9, generator=gen, dtype=torch.float64)
+    shared = torch.randn(D, 20, 2, generator=gen, dtype=torch.float64)
+    residual = torch.randn(D, 20, generator=gen, dtype=torch.float64)
+    turned = jacobian.transpose(1, 2)
+    flat = shared.flatten(0, 1)
+    step, common = depth_fit._solve(
+        turned @ jacobian, (turned @ residual[..., None])[..., 0], turned @ shared,
+        flat.T @ flat, flat.T @ residual.flatten(),
+    )  # fmt: skip
+    together = np.concatenate([np.zeros((D * 20, D * 9)), flat.numpy()], 1)
+    for d in range(D):
+        together[d * 20 : d * 20 + 20, d * 9 : d * 9 + 9] = jacobian[d].numpy()
+    expected = np.linalg.lstsq(together, -residual.flatten().numpy(), rcond=None)[0]
+    np.testing.assert_allclose(np.concatenate([step.flatten(), common]), expected, atol=1e-8)
 
 
 def test_the_derivative_of_the_box_is_autograds():
@@ -195,8 +236,8 @@ def test_depth_points_are_those_of_the_masks():
     intrinsics = torch.tensor([50.0, 60.0, 31.5, 23.5])
     points = masked_depth_points(channels, intrinsics, torch.Generator().manual_seed(0), count=200)
     assert points.weight.sum(-1).tolist() == [200, 0, 0]  # the last detection has no mask of its own
-    uv = points.points_cam[0, :, :2] / points.points_cam[0, :, 2:] * intrinsics[:2] + intrinsics[2:]
-    assert (points.points_cam[0, :, 2] == 2).all()
+    uv = points.rays[0, :, :2] * intrinsics[:2] + intrinsics[2:]
+    assert (points.depth_m[0] == 2).all() and (points.rays[0, :, 2] == 1).all()
     u, v = uv.round().long().unbind(-1)
     assert ((u >= 10) & (u < 30) & (v >= 10) & (v < 16)).all() and len(torch.unique(u)) > 15
     assert torch.equal(points.normals_cam[0], normals[v, u])
