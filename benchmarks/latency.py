@@ -23,6 +23,7 @@ from sparc_core.inputs.select import select_box_pixels
 from sparc_core.perception.prepare import prepare_image
 from sparc_core.pipeline import Aligner
 from sparc_core.refine.batch import build_search
+from sparc_core.refine.depth_fit import SENSOR, fit_search_results
 from sparc_core.refine.loop import CadSurface, StageClock, observe_tokens
 from sparc_core.refine.search import Search
 
@@ -43,7 +44,7 @@ def main() -> None:
     }
     print(
         f"{'objects':>7}  "
-        + "  ".join(f"{name:>14}" for name in ("observe", "assembly", "forward", "search", "video"))
+        + "  ".join(f"{name:>14}" for name in ("observe", "assembly", "forward", "fit", "search", "video"))
         + "   median ms (10th–90th percentile)"
     )
     for count in COUNTS:
@@ -57,7 +58,8 @@ def main() -> None:
 
 
 def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float]]:
-    """Milliseconds per stage: one assembly, one forward pass, and the whole search after perception."""
+    """Milliseconds per stage: one assembly, one forward pass, the fit to depth, and the whole search after
+    perception, fit included."""
     inputs = aligner.model_config.inputs
     generator = torch.Generator(aligner.device).manual_seed(0)
     prepare = (image.rgb, image.camera, image.detections, image.depth_m, aligner.cad_library, aligner.config,
@@ -70,11 +72,16 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
     first = every[batch.start == 0]
 
     def search(rows):
-        return Search(aligner.network, aligner.model_config, aligner.cad, batch, aligner.config).run(rows)
+        found = Search(aligner.network, aligner.model_config, aligner.cad, batch, aligner.config).run(rows)
+        return fit_search_results(found, prepared, aligner.cad, SENSOR) if aligner.config.depth_fit else found
+
+    found = Search(aligner.network, aligner.model_config, aligner.cad, batch, aligner.config).run(every)
 
     samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
     part = batch.rows(every, samples)
-    surface = CadSurface(aligner.cad.points, aligner.cad.normals, part.model, part.start.S)
+    surface = CadSurface(
+        aligner.cad.points, aligner.cad.normals, part.model, part.start.S, torch.zeros_like(part.model) > 0
+    )
 
     def assemble():
         return observe_tokens(
@@ -90,6 +97,7 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
         "observe": lambda: prepare_image(*prepare),
         "assembly": assemble,
         "forward": forward,
+        "fit": lambda: fit_search_results(found, prepared, aligner.cad, SENSOR),
         "search": lambda: search(every),
         "video": lambda: search(first),
     }

@@ -116,7 +116,10 @@ class FrameProcessor:
         read = self._detections(messages.detections)
         decoded = time.perf_counter()
         if read.detections:
-            result = self._aligner.align(image_rgb, camera, read.detections, depth_m)
+            result = self._aligner.align(
+                image_rgb, camera, read.detections, depth_m,
+                depth_predicted=self._parameters.depth_predicted,
+            )  # fmt: skip
         else:
             result = AlignmentResult(camera)
         aligned = time.perf_counter()

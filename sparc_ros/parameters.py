@@ -89,6 +89,9 @@ class NodeParameters:
     depth_unit_m: float = parameter(
         0.001, "Metres per unit of a 16UC1 depth image.", minimum=1e-6, maximum=1.0
     )
+    depth_predicted: bool = parameter(
+        False, "Whether `depth` is a network's guess from the image: its scale is then corrected."
+    )
     detections_source: str = parameter(
         "topic",
         "topic: vision_msgs/Detection2DArray on `detections`; "

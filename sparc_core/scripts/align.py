@@ -60,6 +60,9 @@ def command(
             "camera file, else 1000)"
         ),
     ] = None,
+    depth_predicted: Annotated[
+        bool, typer.Option("--depth-predicted", help="The depth is a network's guess from the image.")
+    ] = False,
     cad_library: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of CAD models (default: procedural ones)")
     ] = None,
@@ -89,7 +92,13 @@ def command(
         aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes)
         for path, reason in aligner.cad_library.skipped:
             errors.print(f"[yellow]skipped CAD file[/] {escape(str(path))}: {escape(reason)}")
-        result = aligner.align(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
+        result = aligner.align(
+            inputs.image_rgb,
+            inputs.camera,
+            inputs.detections,
+            inputs.depth_m,
+            depth_predicted=depth_predicted,
+        )
         write_result(out, result, config=_plain(aligner.config))
         if overlay is not None:
             _write_overlay(overlay, inputs, result, aligner.cad_library)

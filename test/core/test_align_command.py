@@ -50,10 +50,11 @@ def recorder(monkeypatch):
     def load(weights=None, cad_library=None, *, device="auto", config=None):
         calls.load = (weights, cad_library, device, config)
 
-        def align(image_rgb, camera, detections, depth_m=None):
+        def align(image_rgb, camera, detections, depth_m=None, *, depth_predicted=False):
             calls.align = SimpleNamespace(
-                image_rgb=image_rgb, camera=camera, detections=detections, depth_m=depth_m
-            )
+                image_rgb=image_rgb, camera=camera, detections=detections, depth_m=depth_m,
+                depth_predicted=depth_predicted,
+            )  # fmt: skip
             item = AlignedObject(
                 0, "table", "box", (10.0, 8.0, 50.0, 40.0), np.diag([1.0, -1.0, -1.0]),
                 np.array([0, 0.1, 2.0]), np.array([0.6, 0.4, 0.5]), 0.87, "azimuth_180",
@@ -130,7 +131,9 @@ def test_options_reach_the_aligner(frame, recorder):
     weights, library, device, config = recorder.load
     assert (weights, device, config.scale_mode) == (frame / "w.safetensors", "cpu", "uniform")
     assert len(library) == len(CATEGORIES)
-    assert recorder.align.depth_m is None
+    assert recorder.align.depth_m is None and not recorder.align.depth_predicted
+    assert run(frame, "--depth", frame / "depth.png", "--depth-predicted").exit_code == 0
+    assert recorder.align.depth_predicted
 
 
 def test_the_depth_scale_comes_from_the_option_the_camera_file_or_is_1000(frame, recorder):

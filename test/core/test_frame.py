@@ -25,8 +25,9 @@ class EchoAligner:
         self.cad_library = SimpleNamespace(models=(SimpleNamespace(model_id="chair_1"),))
         self.calls = []
 
-    def align(self, image_rgb, camera, found, depth_m):
+    def align(self, image_rgb, camera, found, depth_m, *, depth_predicted):
         self.calls.append((image_rgb, camera, found, depth_m))
+        self.depth_predicted = depth_predicted
         objects, skipped = [], []
         for index, item in enumerate(found):
             if item.box_xyxy[2] <= item.box_xyxy[0]:
@@ -91,6 +92,14 @@ def test_detection_numbers_are_those_of_the_message(processor):
     texts = {warning.kind: warning.text for warning in result.warnings}
     assert "/dets" in texts["detections"] and "1 (the box is empty)" in texts["detections"]
     assert "'person'" in texts["category"]
+
+
+def test_the_aligner_is_told_when_the_depth_is_a_guess(aligner):
+    for guess in (False, True):
+        FrameProcessor(aligner, TOPICS, NodeParameters(depth_predicted=guess)).process(
+            messages(), CameraPlace()
+        )
+        assert aligner.depth_predicted is guess
 
 
 def test_no_detections_give_no_objects_and_do_not_run_the_network(processor, aligner):

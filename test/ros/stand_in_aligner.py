@@ -34,7 +34,7 @@ class StandInAligner:
         self.cad_library = CadLibrary.open(spec)
         self.cameras, self.device = [], "cpu"
 
-    def align(self, image_rgb, camera, detections, depth_m=None):
+    def align(self, image_rgb, camera, detections, depth_m=None, *, depth_predicted=False):
         self.cameras.append(camera)
         objects, skipped = [], []
         for index, detection in enumerate(detections):
