@@ -11,6 +11,7 @@ from sparc_core.evaluation.starts import add_best_start
 from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.pipeline import Aligner, AlignerConfig
+from sparc_core.synth.scenes import SceneConfig
 from sparc_core.types import Camera, Detection
 
 
@@ -129,11 +130,48 @@ def test_without_depth_and_without_model_the_candidates_are_tried(aligner, image
         ({"image_rgb": np.zeros((48, 64, 3), np.uint8)}, "camera says"),
         ({"depth_m": np.zeros((240, 320), np.float32)}, "register the depth"),
         ({"depth_m": np.zeros((480, 640), np.uint16)}, "float metres"),
+        ({"normals_cam": np.zeros((480, 640))}, r"normals_cam must be \(480, 640, 3\)"),
+        ({"normals_cam": np.zeros((480, 640, 3), np.uint8)}, "normals_cam must be .* got .* uint8"),
     ],
 )
 def test_wrong_images_are_refused_by_name(aligner, images, change, text):
     with pytest.raises(ValueError, match=text):
         align(aligner, images[0], **change)
+
+
+def test_normals_that_are_given_are_used_and_broken_ones_count_as_unknown(aligner, images):
+    image = images[0]
+    shape = (*image.depth_m.shape, 3)
+    unknown = align(aligner, image, normals_cam=np.zeros(shape))
+    broken = align(aligner, image, normals_cam=np.full(shape, np.nan, np.float32))
+    own = align(aligner, image)
+    for a, b, c in zip(unknown.objects, broken.objects, own.objects, strict=True):
+        np.testing.assert_array_equal(a.T_m, b.T_m)
+        assert not np.array_equal(a.T_m, c.T_m)
+
+
+def test_a_scale_of_predicted_depth_is_doubted_and_of_a_sensors_believed(library):
+    """Everything 8 % too far: with true sizes known, the boxes say so."""
+    layout = SceneConfig(objects=8, clutter=2, free_share=0.0, scale_jitter=0.0, axis_jitter=0.0)
+    images = synthetic_images(library, SyntheticSetConfig(scenes=5, layout=layout))
+    aligner = Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(scale_mode="fixed"))
+    distance = {True: [], False: []}
+    for image in images:
+        exact = {o.detection: o for o in align(aligner, image).objects}
+        for predicted in distance:
+            found = align(aligner, image, depth_m=image.depth_m * 1.08, depth_predicted=predicted)
+            for o in found.objects:
+                distance[predicted].append(np.linalg.norm(o.T_m) / np.linalg.norm(exact[o.detection].T_m))
+    assert 1.05 < np.median(distance[False]) < 1.1
+    assert np.median(distance[True]) < 1.04
+
+
+def test_the_fit_to_depth_can_be_switched_off(library, aligner, images):
+    plain = Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(depth_fit=False))
+    without, fitted = align(plain, images[0]), align(aligner, images[0])
+    assert without.timing_ms["fit"] == 0 < fitted.timing_ms["fit"]
+    for a, b in zip(without.objects, fitted.objects, strict=True):
+        assert (a.score, a.start) == (b.score, b.start) and not np.array_equal(a.T_m, b.T_m)
 
 
 def test_nan_and_zero_depth_mean_no_depth(aligner, images):

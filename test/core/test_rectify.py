@@ -95,6 +95,8 @@ def test_images_depth_and_masks_move_with_the_pixels(camera):
     assert moved.dtype == np.float32
     assert set(np.unique(moved)) <= set(np.unique(depth)) | {0.0}  # never a mixture of two depths
     assert np.abs(moved[seen] - shade(rays)[seen] / 50).max() < 0.15
+    normals = np.stack([depth, -depth, 0 * depth], -1)
+    np.testing.assert_array_equal(rectifier.normals(normals), np.stack([moved, -moved, 0 * moved], -1))
     mask = image[..., 0] > 128
     clear = seen & (np.abs(shade(rays) - 128) > 12)
     np.testing.assert_array_equal(rectifier.mask(mask)[clear], (shade(rays) > 128)[clear])
