@@ -31,24 +31,26 @@ NORMAL_UNIT_M = 0.1  # how far a point of opposite normal counts as away, when c
 MODEL_ERROR_M = 0.02  # distances at which a CAD surface can be off the real one
 BOX_ERROR = 0.03  # standard deviation of a detected box's side, as a share of the box
 SIZE_SIGMAS = 3.0  # deviation from the expected extents at which these have lost most of their say
+MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution from its median absolute value
 LARGEST_STEP = 0.3  # of a parameter in one iteration: radians, mean extents, log extents
 
 
 @dataclass(frozen=True)
 class DepthModel:
-    """What is believed about a depth image and about the network's poses from it. Standard deviations:
+    """What is believed about a depth image and about the network's poses from it, as standard deviations.
 
-    noise: (constant, square) in σ = constant + square · (z − 0.4 m)², plus relative · z, of a pixel. scale
-    (as a share) and shift_m: of the whole image's depth, 0 where depth is metric. turn_rad, move_m and
-    move_share (of the distance): of the network's pose. extents_log: of its extents. size_log, axis_log: of
-    the expected extents, as a whole and by axis; 0 for not to be used. independent: neighbouring pixels
-    share their errors, so that at most this many of an object count as independent.
+    noise: (constant, square), of a pixel: constant + square · (z − 0.4 m)², plus relative · z. scale (as a
+    share) and shift_m: of the whole image's depth, 0 where depth is metric. tilt_rad, turn_rad (about the
+    object's vertical), move_m and move_share (of the distance): of the network's pose; extents_log of its
+    extents. size_log, axis_log: of the expected extents, as a whole and by axis; 0 leaves them out.
+    independent: neighbouring pixels share their errors, so at most this many of an object count.
     """
 
     noise: tuple[float, float]
     relative: float
     scale: float
     shift_m: float
+    tilt_rad: float
     turn_rad: float
     move_m: float
     move_share: float
@@ -59,14 +61,17 @@ class DepthModel:
     iterations: int
 
 
+TILT = math.radians(1.2)
 # axial noise of structured light after Nguyen et al. (2012), rounded up for time of flight and stereo
 SENSOR = DepthModel(
-    noise=(0.006, 0.0025), relative=0.0, scale=0.0, shift_m=0.0, turn_rad=math.radians(2.5), move_m=0.04,
-    move_share=0.0, extents_log=0.05, size_log=0.0, axis_log=0.0, independent=120.0, iterations=3,
+    noise=(0.006, 0.0025), relative=0.0, scale=0.0, shift_m=0.0, tilt_rad=TILT,
+    turn_rad=math.radians(2.5), move_m=0.04, move_share=0.0, extents_log=0.05, size_log=0.0, axis_log=0.0,
+    independent=120.0, iterations=3,
 )  # fmt: skip
 PREDICTED = DepthModel(
-    noise=(0.01, 0.0), relative=0.02, scale=0.06, shift_m=0.05, turn_rad=math.radians(3), move_m=0.05,
-    move_share=0.15, extents_log=0.3, size_log=0.09, axis_log=0.05, independent=15.0, iterations=5,
+    noise=(0.01, 0.0), relative=0.02, scale=0.06, shift_m=0.05, tilt_rad=TILT,
+    turn_rad=math.radians(3), move_m=0.05, move_share=0.15, extents_log=0.3, size_log=0.09, axis_log=0.05,
+    independent=15.0, iterations=5,
 )  # fmt: skip
 
 
@@ -220,7 +225,8 @@ def _bind(jacobian: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
 def _prior_terms(pose: Pose, moved: torch.Tensor, expected_m: torch.Tensor, bound, depth: DepthModel):
     """H (D, 9, 9) and g (D, 9) of what is believed without looking: the network's pose, from which the
     object has moved (D, 9) so far, and the expected extents."""
-    sigma = torch.full_like(moved, depth.turn_rad)
+    sigma = torch.full_like(moved, depth.tilt_rad)
+    sigma[..., 1] = depth.turn_rad
     move_m = depth.move_m + depth.move_share * pose.T.norm(dim=-1, keepdim=True)
     sigma[..., 3:6], sigma[..., 6:] = move_m / pose.mean_extent, depth.extents_log
     weight = sigma**-2
@@ -256,6 +262,9 @@ def _depth_terms(pose: Pose, observed: DepthPoints, y, normals, common, depth: D
     sigma = depth.noise[0] + depth.noise[1] * (z - 0.4).square() + depth.relative * z
     robust = observed.weight * _geman_mcclure(offset.norm(dim=-1) / (3 * sigma + MODEL_ERROR_M))
     shared = (depth.independent / robust.sum(-1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
+    # a CAD model that is not the object's leaves distances that no pose explains: they count as noise
+    unexplained = residual.abs().median(-1, keepdim=True).values
+    sigma = torch.maximum(sigma, MAD_TO_SIGMA * unexplained)
     weight = robust * shared / sigma.square()
     # a turn by ω moves p by p × ω, a shift by −dδ, and growth by σ moves the surface by y ∘ σ
     jacobian = torch.cat((torch.linalg.cross(n, p), -n * pose.mean_extent[:, None], -n * y), -1)

@@ -104,6 +104,21 @@ def test_pixels_of_something_else_in_the_mask_hardly_matter(seen):
     assert float(after) < 0.4 * float(before)
 
 
+def test_what_no_pose_explains_counts_as_noise(seen):
+    """A CAD model of another shape leaves distances everywhere: its pixels get less weight each."""
+    cad, models, truth, exact, _ = seen
+    y, normals = cad.points[models] * truth.S[:, None], truth.normals_in_object_axes(cad.normals[models])
+
+    def weights(blur_m):
+        noise = blur_m * torch.randn(exact.depth_m.shape, generator=torch.Generator().manual_seed(0))
+        seen_so = dataclasses.replace(exact, depth_m=exact.depth_m + noise)
+        return depth_fit._depth_terms(truth, seen_so, y, normals, torch.zeros(2), SENSOR)[2].sum(-1)
+
+    near = exact.depth_m.median(-1).values < 3  # farther away a sensor's own noise is as large
+    assert (weights(0.1)[near] < 0.3 * weights(0.0)[near]).all()
+    assert (weights(0.0) > 0).all()
+
+
 @pytest.mark.parametrize("mode", SCALE_MODES)
 def test_scale_modes_are_obeyed(seen, mode):
     truth = seen[2]
