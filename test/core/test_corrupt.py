@@ -149,6 +149,13 @@ def test_displays_lose_depth_more_often():
     np.testing.assert_allclose(dark.float().mean(0), [0.3, 0.05], atol=0.03)
 
 
+def test_a_share_of_the_images_has_no_normals():
+    shares = {"perfect": 0.5, "sensor": 0.5, "monocular": 0.0, "none": 0.0}
+    noise = draw_noise(NoiseConfig(**shares, normals_missing=0.2), 4000, 1, generator())
+    assert float((noise.normal_missing == 1).float().mean()) == pytest.approx(0.2, abs=0.02)
+    assert (noise.normal_missing[noise.level == PERFECT] % 1 == 0).all()  # all or none
+
+
 def test_normals_are_exact_at_the_perfect_level_tilted_at_others_and_unit_or_zero():
     normal = torch.nn.functional.normalize(torch.randn(1, PIXELS, 3, generator=generator(3)), dim=-1)
     has_depth = torch.arange(PIXELS)[None] >= 100

@@ -34,7 +34,7 @@ def two_objects():
 
 
 def observe(scene, keep=2, seed=0, **shares):
-    config = NoiseConfig(**{**PERFECT, **EXACT_MASKS, "box_jitter": 0.0, **shares})
+    config = NoiseConfig(**{**PERFECT, **EXACT_MASKS, "box_jitter": 0.0, "normals_missing": 0.0, **shares})
     found = detect(shape_caster(), shape_tensors(), scene, keep, generator(seed))
     noise = draw_noise(config, 1, scene.model.shape[1], generator(seed))
     return SceneObserver(shape_caster(), scene, found, noise, config, generator(seed)), found
@@ -196,6 +196,12 @@ def test_perfect_channels_are_what_the_rays_hit():
     np.testing.assert_allclose(samples.normal_cam.norm(dim=-1), samples.has_normal.float(), atol=1e-5)
     np.testing.assert_allclose(samples.normal_cam, hits.normal_cam.view(1, 2, 300, 3), atol=1e-5)
     assert samples.has_normal.all() and samples.rgb.min() >= 0 and samples.rgb.max() <= 1
+
+
+def test_images_without_normals_keep_their_depth():
+    uv = torch.tensor([200.0, 240.0]).expand(1, 2, 4, 2)
+    samples = observe(two_objects(), normals_missing=1.0)[0].sample(uv)
+    assert samples.has_depth.all() and not samples.has_normal.any() and (samples.normal_cam == 0).all()
 
 
 def test_off_the_image_everything_is_zero_and_flagged():
