@@ -170,7 +170,10 @@ class Aligner:
     def _search(self, prepared: PreparedImage, detections, clock: StageClock) -> list[AlignedObject]:
         """Refine every candidate from four rotations, all in one batch, and keep the best σ."""
         batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
-        found = Search(self.network, self.model_config, self.cad, batch, self.config, clock).run()
+        search = Search(
+            self.network, self.model_config, self.cad, batch, self.config, clock, prepared.depth_source
+        )
+        found = search.run()
         if self.config.depth_fit and prepared.depth_source != "none":
             depth = SENSOR if prepared.depth_source == "sensor" else PREDICTED
             found = clock.measure(

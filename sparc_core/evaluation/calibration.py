@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
 
 BINS = 10
 
@@ -32,3 +33,21 @@ def reliability(score: np.ndarray, correct: np.ndarray) -> Reliability:
         right = np.bincount(place, correct, BINS) / count
     ece = float(np.nansum(count * np.abs(mean - right)) / max(1, count.sum()))
     return Reliability(count, mean, right, ece)
+
+
+def fit_calibration(score: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
+    """(slope, offset) of the scores' logits that make them most likely (Platt scaling).
+
+    score (D,) in (0, 1), correct (D,) bool. Raises ValueError when all are right or all wrong.
+    """
+    if correct.all() or not correct.any():
+        raise ValueError("calibration needs poses that are right and poses that are wrong")
+    clipped = np.clip(score, 1e-6, 1 - 1e-6)
+    logit = np.log(clipped / (1 - clipped))
+
+    def cross_entropy(parameters):
+        z = np.exp(parameters[0]) * logit + parameters[1]
+        return np.mean(np.logaddexp(0, z) - correct * z)
+
+    found = minimize(cross_entropy, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9})
+    return float(np.exp(found.x[0])), float(found.x[1])

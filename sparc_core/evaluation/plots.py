@@ -72,7 +72,7 @@ def _reliability(summaries):
         axes.plot([b["mean_score"] for b in bins], [b["right"] for b in bins], marker="o", label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean σ of the bin", ylabel="share of right poses")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=6, loc="lower right")
     return figure
 
 

@@ -19,13 +19,31 @@ from sparc_core.refine.update import PARAMETRISATIONS
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """(slope, offset) of σ's logit for images with a sensor's depth, with predicted depth and without any,
+    as `sparc calibrate` finds them: σ = sigmoid(slope · logit + offset). The choice does not depend on it."""
+
+    sensor: tuple[float, float] = (1.0, 0.0)
+    predicted: tuple[float, float] = (1.0, 0.0)
+    none: tuple[float, float] = (1.0, 0.0)
+
+    def __post_init__(self):
+        for name in ("sensor", "predicted", "none"):
+            if len(getattr(self, name)) != 2 or getattr(self, name)[0] <= 0:
+                raise ValueError(
+                    f"calibration {name} must be (slope above 0, offset), got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """What is needed to run a network: its inputs, its sizes and how its updates are read."""
+    """What is needed to run a network: its inputs and sizes, how its updates and its scores are read."""
 
     inputs: InputConfig = field(default_factory=InputConfig)
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(45, 26))
     parametrisation: str = "object"
     n_mul: int = 5
+    calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self):
         if self.parametrisation not in PARAMETRISATIONS:

@@ -39,7 +39,8 @@ class SearchResult:
 
 
 class Search:
-    """Refines and scores the rows of one `SearchBatch`. config: an `AlignerConfig`."""
+    """Refines and scores the rows of one `SearchBatch`. config: an `AlignerConfig`; depth_source: of the
+    image, as in `PreparedImage`."""
 
     def __init__(
         self,
@@ -49,7 +50,9 @@ class Search:
         batch: SearchBatch,
         config,
         clock: StageClock | None = None,
+        depth_source: str = "sensor",
     ):
+        self.slope, self.offset = getattr(model.calibration, depth_source)
         self.network, self.model, self.cad, self.batch, self.config = network, model, cad, batch, config
         self.clock = clock or StageClock(cad.points.device)
         self.generator = torch.Generator(cad.points.device).manual_seed(config.seed)
@@ -120,7 +123,7 @@ class Search:
                 place = int(finalists[b, winner[b, n], n])
                 row = int(rows[place])
                 R, T, S = (getattr(pose, name)[place, n].double().cpu().numpy() for name in ("R", "T", "S"))
-                sigma = float(mean[b, winner[b, n], n].sigmoid())
+                sigma = float((self.slope * mean[b, winner[b, n], n] + self.offset).sigmoid())
                 start = f"azimuth_{START_AZIMUTHS_DEG[int(self.batch.start[row])]}"
                 model = int(self.batch.model[row, n])
                 mode = int(self.batch.scale_mode[row, n])

@@ -50,11 +50,13 @@ def bench(
         for path, reason in library.skipped:
             typer.echo(f"skipped {path}: {reason}", err=True)
         out.mkdir(parents=True, exist_ok=True)
-        _start_worker(config, weights, device)  # whatever is wrong with the arguments shows here
+        start_worker(config, weights, device)  # whatever is wrong with the arguments shows here
     jobs = min(jobs or os.cpu_count() or 1, images)
     found = []
-    with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (config, weights, device)) as pool:
-        for part in progress(pool.imap_unordered(_run, range(images)), total=images, description="aligning"):
+    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, (config, weights, device)) as pool:
+        for part in progress(
+            pool.imap_unordered(run_room, range(images)), total=images, description="aligning"
+        ):
             found += part
     found.sort(key=lambda r: r["image"])  # the order of the processes must not show
     summaries = [
@@ -79,7 +81,7 @@ def bench(
     typer.echo(f"wrote {out}/bench.json, bench.md and plots")
 
 
-def _start_worker(config, weights, device: str) -> None:
+def start_worker(config, weights, device: str) -> None:
     """Load network and CAD models once a process."""
     global _runner
     import torch
@@ -90,5 +92,6 @@ def _start_worker(config, weights, device: str) -> None:
     _runner = BenchRunner(config, weights, device)
 
 
-def _run(number: int) -> list[dict]:
+def run_room(number: int) -> list[dict]:
+    """The records of one room, in a worker process."""
     return _runner.run(number)

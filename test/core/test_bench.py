@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.evaluation.bench import TRACKS, BenchConfig, BenchRunner, most_similar_models
 from sparc_core.evaluation.bench_report import TrackRecords, markdown_table, summarise_track
-from sparc_core.evaluation.calibration import reliability
+from sparc_core.evaluation.calibration import fit_calibration, reliability
 from sparc_core.evaluation.mesh_score import average_precision, mesh_ap, surface_f1
 from sparc_core.evaluation.plots import plot_bench, plot_training
+from sparc_core.pipeline import SHIPPED_WEIGHTS
+from sparc_core.refine.model import load_network
 from sparc_core.scripts.main import app
 from sparc_core.types import AlignedObject, AlignmentResult
 
@@ -70,6 +73,32 @@ def test_calibration_by_hand():
     assert found.ece == pytest.approx((2 * 0.475 + 3 * 0.3) / 5)
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         reliability(np.array([1.2]), np.array([True]))
+
+
+def test_a_fitted_calibration_is_the_one_the_outcomes_were_drawn_with():
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0.5, 1.5, 20_000)
+    correct = rng.random(20_000) < 1 / (1 + np.exp(-(0.6 * logit - 0.8)))
+    score = 1 / (1 + np.exp(-logit))
+    slope, offset = fit_calibration(score, correct)
+    assert slope == pytest.approx(0.6, abs=0.04) and offset == pytest.approx(-0.8, abs=0.05)
+    better = 1 / (1 + np.exp(-(slope * logit + offset)))
+    assert reliability(better, correct).ece < 0.02 < reliability(score, correct).ece
+    with pytest.raises(ValueError, match="poses that are right and poses that are wrong"):
+        fit_calibration(score, np.ones(20_000, bool))
+
+
+def test_the_command_calibrates_a_weights_file(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    shutil.copy(SHIPPED_WEIGHTS, weights)
+    arguments = ["calibrate", str(weights), "--images", "4", "--jobs", "1", "--cad-library", LIBRARY]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    (before, _), (after, model) = load_network(SHIPPED_WEIGHTS), load_network(weights)
+    assert model.calibration.sensor != (1.0, 0.0) != model.calibration.predicted
+    assert model.calibration.none == (1.0, 0.0)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name])
 
 
 def test_the_most_similar_model_is_another_of_the_category():

@@ -1,5 +1,6 @@
 """Weights files: what is written is what is read, and misfits are named."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from sparc_core.config import to_dict
 from sparc_core.inputs.assemble import InputConfig
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.network.config import NetworkConfig
-from sparc_core.refine.model import ModelConfig, load_network, save_weights
+from sparc_core.refine.model import Calibration, ModelConfig, load_network, save_weights
 
 SIZES = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
 CONFIG = ModelConfig(InputConfig(n_bbox=8, n_cad=6), NetworkConfig(45, 26, **SIZES), "polar", n_mul=3)
@@ -89,6 +90,15 @@ def test_a_stored_config_that_is_no_json_is_named(tmp_path):
     save_file(network().state_dict(), path, metadata={"model_config": "{layout: object"})
     with pytest.raises(ValueError, match="broken.safetensors: model_config is not JSON: Expecting"):
         load_network(path)
+
+
+def test_the_calibration_is_kept_and_checked(tmp_path):
+    calibration = Calibration(sensor=(0.8, -0.1))
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network().state_dict(), dataclasses.replace(CONFIG, calibration=calibration))
+    assert load_network(path)[1].calibration == calibration
+    with pytest.raises(ValueError, match=r"calibration predicted must be .*got \(0.0, 1.0\)"):
+        Calibration(predicted=(0.0, 1.0))
 
 
 def test_shapes_that_do_not_fit_the_config_are_named(weights):

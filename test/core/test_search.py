@@ -12,6 +12,7 @@ from sparc_core.network.alignment import NetworkOutput
 from sparc_core.perception.prepare import prepare_image
 from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.refine.batch import build_search
+from sparc_core.refine.model import Calibration
 from sparc_core.refine.search import Search
 from sparc_core.types import Detection
 
@@ -65,6 +66,19 @@ def test_without_second_looks_the_best_first_score_wins(aligner, image):
     assert [r.start for r in results] == ["azimuth_180"] * 2
     assert [r.score for r in results] == pytest.approx([1 / (1 + np.exp(-2.0))] * 2)
     assert [rows for rows, _ in network.calls] == [4, 4]
+
+
+def test_the_score_is_calibrated_for_the_source_of_the_depth_and_the_choice_is_not(aligner, image):
+    given = image.detections[:2]
+    searching, _ = search(aligner, image, given, [of_starts(0.1, 0.4, 2.0, 1.0)], second_looks=0)
+    calibration = Calibration(sensor=(0.5, -0.25), predicted=(2.0, 1.0))
+    model = dataclasses.replace(searching.model, calibration=calibration)
+    for source, logit in (("sensor", 0.75), ("predicted", 5.0), ("none", 2.0)):
+        again, network = search(aligner, image, given, [of_starts(0.1, 0.4, 2.0, 1.0)], second_looks=0)
+        other = Search(network, model, again.cad, again.batch, again.config, depth_source=source)
+        results = other.run()
+        assert [r.start for r in results] == ["azimuth_180"] * 2
+        assert [r.score for r in results] == pytest.approx([1 / (1 + np.exp(-logit))] * 2, abs=1e-6)
 
 
 def test_only_the_finalists_are_looked_at_again_and_the_mean_decides(aligner, image):
