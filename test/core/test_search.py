@@ -51,7 +51,8 @@ def search(aligner, image, detections, looks, **options):
     batch = build_search(prepared, aligner.cad, aligner.model_config.n_mul, config, aligner.cad_library)
     # the first call is the one refinement
     network = PlannedNetwork([lambda rows, objects: torch.zeros(rows, objects), *looks])
-    return Search(network, aligner.model_config, aligner.cad, batch, config), network
+    plain = dataclasses.replace(aligner.model_config, calibration=Calibration())
+    return Search(network, plain, aligner.cad, batch, config), network
 
 
 def of_starts(*values):
