@@ -38,9 +38,8 @@ class AlignerConfig:
     pixels; σ is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
     estimate_gravity: find the up direction in the depth image when the camera does not tell it.
     depth_masks: cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to
-    the depth at the end. max_rows: how many rows (blocks
-    × candidates × starts) go through the network at once, bounding memory. seed: of the pixel and point
-    sampling, so that the same input gives the same answer.
+    the depth at the end. max_rows: how many rows (blocks × candidates × starts) go through the network at
+    once, bounding memory. seed: of the pixel and point sampling: the same input gives the same answer.
 
     Raises ValueError naming the field out of range.
     """

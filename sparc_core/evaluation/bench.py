@@ -10,15 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.evaluation.mesh_score import surface_f1
+from sparc_core.evaluation.report import poses_of
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer
 from sparc_core.geometry.errors import pose_errors
-from sparc_core.geometry.pose import Pose
 from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise
 from sparc_core.synth.scenes import SceneConfig
@@ -150,17 +149,7 @@ class BenchRunner:
 
     def _records(self, track, number, room, kept, model, result) -> list[dict]:
         """What is counted: errors of every object, its σ, and what makes it easy or hard."""
-        pose = Pose(
-            torch.eye(3).repeat(len(kept), 1, 1),
-            torch.full((len(kept), 3), torch.inf),
-            torch.ones(len(kept), 3),
-        )
-        score = np.zeros(len(kept))
-        for found in result.objects:
-            d = found.detection
-            for name, value in (("R", found.R), ("T", found.T_m), ("S", found.S_m)):
-                getattr(pose, name)[d] = torch.from_numpy(value).float()
-            score[d] = found.score
+        pose, score = poses_of(result, len(kept))
         truth = room.truth.map(lambda x: x[kept])
         # a round table given for a square one cannot be turned wrongly, nor the other way round
         order = torch.maximum(room.symmetry_order[kept], self.free.cad.symmetry_order[model])

@@ -64,9 +64,9 @@ class ErrorTable:
         }
 
 
-def poses_of(result: AlignmentResult, image: SyntheticImage) -> tuple[Pose, torch.Tensor]:
-    """The result's poses (D,) in the order of the detections; skipped ones are infinitely far away."""
-    count = len(image.detections)
+def poses_of(result: AlignmentResult, count: int) -> tuple[Pose, torch.Tensor]:
+    """The result's poses and scores (count,) in the order of the detections; skipped ones are infinitely far
+    away."""
     pose = Pose(torch.eye(3).repeat(count, 1, 1), torch.full((count, 3), torch.inf), torch.ones(count, 3))
     score = torch.zeros(count)
     for found in result.objects:

@@ -26,16 +26,19 @@ class ClosestPoints:
     normal: torch.Tensor
 
 
+def closest_index(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """(B, K) index of the closest of the points (B, P, C) to each of the queries (B, K, C)."""
+    # |a − b|² up to |a|², which does not change the order
+    squares = points.square().sum(-1)[:, None]
+    return torch.baddbmm(squares, queries, points.transpose(1, 2), alpha=-2).argmin(-1)
+
+
 def closest_surface_points(
     queries: torch.Tensor, surface: torch.Tensor, surface_normals: torch.Tensor
 ) -> ClosestPoints:
     """For each of the queries (B, N, K, 3) the closest of the surface points (B, N, P, 3)."""
-    # |a − b|² up to |a|², which does not change the order
-    distance = torch.baddbmm(
-        surface.square().sum(-1).flatten(0, 1)[:, None], queries.flatten(0, 1),
-        surface.flatten(0, 1).transpose(1, 2), alpha=-2,
-    )  # fmt: skip
-    index = distance.argmin(-1).view(*queries.shape[:-1], 1).expand_as(queries)
+    index = closest_index(queries.flatten(0, 1), surface.flatten(0, 1))
+    index = index.view(*queries.shape[:-1], 1).expand_as(queries)
     return ClosestPoints(surface.gather(2, index) - queries, surface_normals.gather(2, index))
 
 

@@ -19,6 +19,7 @@ from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.camera import bearing_z1, intrinsics_tensor, project
 from sparc_core.geometry.pose import Pose, where
 from sparc_core.geometry.rotation import quaternion_to_matrix
+from sparc_core.inputs.compare import closest_index
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.prepare import PreparedImage
 from sparc_core.refine.search import SearchResult
@@ -253,7 +254,7 @@ def _depth_terms(pose: Pose, observed: DepthPoints, y, normals, common, depth: D
     z = observed.depth_m * common[0].exp() + common[1]
     p = (observed.rays * z[..., None] - pose.T[:, None]) @ pose.R
     n_seen = pose.rotate_normals_to_object(observed.normals_cam)
-    closest = _closest(
+    closest = closest_index(
         torch.cat((p, NORMAL_UNIT_M * n_seen), -1), torch.cat((y, NORMAL_UNIT_M * normals), -1)
     )
     y, n = (x.gather(1, closest[..., None].expand(-1, -1, 3)) for x in (y, normals))
@@ -296,13 +297,6 @@ def _box_terms(pose: Pose, y: torch.Tensor, boxes_xyxy: torch.Tensor, intrinsics
     inside = torch.cat((boxes_xyxy[:, :2] > limit[:2], boxes_xyxy[:, 2:] < limit[2:]), -1)
     weight = inside * _geman_mcclure(residual / (3 * sigma)) / sigma.square()
     return jacobian, weight, residual
-
-
-def _closest(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """(D, K) index of the closest of the points (D, P, C) to each of the queries (D, K, C)."""
-    # |a − b|² up to |a|², which does not change the order
-    squares = points.square().sum(-1)[:, None]
-    return torch.baddbmm(squares, queries, points.transpose(1, 2), alpha=-2).argmin(-1)
 
 
 def _geman_mcclure(ratio: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ def synthetic(
     for image in track(synthetic_images(library, config), total=scenes, description="evaluating"):
         for name, aligner in aligners.items():
             result = aligner.align(image.rgb, image.camera, image.detections, image.depth_m)
-            tables[name].add(image, *poses_of(result, image))
+            tables[name].add(image, *poses_of(result, len(image.detections)))
         if untrained:
             add_best_start(starts, next(iter(aligners.values())), image)
     rows = [table.summary() for table in tables.values()] + ([starts.summary()] if untrained else [])
