@@ -79,9 +79,7 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
 
     samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
     part = batch.rows(every, samples)
-    surface = CadSurface(
-        aligner.cad.points, aligner.cad.normals, part.model, part.start.S, torch.zeros_like(part.model) > 0
-    )
+    surface = CadSurface(aligner.cad.surface, part.model, part.start.S, torch.zeros_like(part.model) > 0)
 
     def assemble():
         return observe_tokens(

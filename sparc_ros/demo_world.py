@@ -99,7 +99,7 @@ class DemoWorld:
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._caster = RayCaster(library)
-        self._renderer = SceneRenderer(library, self._caster)
+        self._renderer = SceneRenderer(self._caster)
         self._cad = CadTensors.from_library(library)
         self._models = [self._choose(place.category) for place in PLACES]
         self._place_objects()
@@ -174,6 +174,7 @@ class DemoWorld:
             up_cam=_tensor(R_cam_map[:, 2]),
             has_up=torch.ones(1, dtype=torch.bool),
             albedo=_tensor(albedo),
+            recoloured=torch.zeros(1, len(PLACES), dtype=torch.bool),
         )
 
     def _visible(self, scene: SceneBatch, slot: np.ndarray) -> tuple[int, ...]:

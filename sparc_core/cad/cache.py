@@ -13,7 +13,7 @@ import numpy as np
 
 from sparc_core.cad.model import CadModel
 
-_ARRAYS = ("extents_m", "vertices", "faces", "face_colors", "points", "normals")
+_ARRAYS = ("extents_m", "vertices", "faces", "face_colors", "points", "normals", "colors")
 
 
 def default_cache_dir() -> Path:

@@ -26,7 +26,8 @@ class CadModel:
     extents_m (3,) float32 true size; symmetry about y; vertices (V, 3) float32 and faces (F, 3) int32
     in the unit cube; face_colors (F, 3) uint8; points, normals (P, 3) float32: uniform over the surface
     at true extents, in random order, unit-cube coordinates, so that a camera normal is
-    ∝ R · diag(1/S) · normal. source: the file, or "procedural:<category>:<seed>".
+    ∝ R · diag(1/S) · normal; colors (P, 3) uint8 of the faces they lie on. source:
+    the file, or "procedural:<category>:<seed>".
     """
 
     model_id: str
@@ -38,6 +39,7 @@ class CadModel:
     face_colors: np.ndarray
     points: np.ndarray
     normals: np.ndarray
+    colors: np.ndarray
     source: str
 
 
@@ -69,15 +71,16 @@ def build_model(
     # seeded by the name: the same model always has the same samples
     rng = np.random.default_rng(np.frombuffer(model_id.encode().ljust(4, b"_"), dtype=np.uint8))
     if sampling == "visible":
-        points, normals = _visible_samples(centred, faces, rng, orient)
+        points, normals, face = _visible_samples(centred, faces, rng, orient)
         visible = points
     else:
-        points, normals, _ = sample_surface(centred, faces, POINTS, rng)
+        points, normals, face = sample_surface(centred, faces, POINTS, rng)
         visible = None
         if orient or symmetry is None:
             normals, visible = _seen_from_outside(centred, faces, points, normals, orient)
     if symmetry is None:
         symmetry = estimate_symmetry(sample_surface(centred, faces, SYMMETRY_POINTS, rng)[0], visible)
+    face_colors = np.ascontiguousarray(face_colors, dtype=np.uint8)
     return CadModel(
         model_id,
         category,
@@ -85,9 +88,10 @@ def build_model(
         symmetry,
         (centred / extents).astype(np.float32),
         np.ascontiguousarray(faces, dtype=np.int32),
-        np.ascontiguousarray(face_colors, dtype=np.uint8),
+        face_colors,
         (points / extents).astype(np.float32),
         normals_to_unit_cube(normals, extents).astype(np.float32),
+        face_colors[face],
         source,
     )
 
@@ -126,23 +130,24 @@ def _faces_inwards(ahead: np.ndarray, behind: np.ndarray) -> np.ndarray:
 
 def _visible_samples(
     vertices_m: np.ndarray, faces: np.ndarray, rng: np.random.Generator, orient: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """`POINTS` points that can be seen from outside, and their normals: draws until there are enough."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`POINTS` points that can be seen from outside, their normals and faces; draws until they suffice."""
     from sparc_core.cad.visibility import open_directions
 
-    kept_points, kept_normals, found = [], [], 0
+    kept_points, kept_normals, kept_faces, found = [], [], [], 0
     for _ in range(MAX_VISIBLE_DRAWS):
-        points, normals, _ = sample_surface(vertices_m, faces, POINTS, rng)
+        points, normals, face = sample_surface(vertices_m, faces, POINTS, rng)
         ahead, behind = open_directions(vertices_m, faces, points, normals)
         if orient:
             normals = np.where(_faces_inwards(ahead, behind)[:, None], -normals, normals)
         seen = ahead + behind > 0
         kept_points.append(points[seen])
         kept_normals.append(normals[seen])
+        kept_faces.append(face[seen])
         found += int(seen.sum())
         if found >= POINTS:
             break
     if found == 0:
         raise ValueError("no surface of the mesh can be seen from outside")
     chosen = np.arange(POINTS) % found  # nearly everything hidden: the points that are seen count twice
-    return np.concatenate(kept_points)[chosen], np.concatenate(kept_normals)[chosen]
+    return tuple(np.concatenate(kept)[chosen] for kept in (kept_points, kept_normals, kept_faces))

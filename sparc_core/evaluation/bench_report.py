@@ -6,6 +6,7 @@ import numpy as np
 
 from sparc_core.evaluation.calibration import reliability
 from sparc_core.evaluation.mesh_score import RADII, mesh_ap
+from sparc_core.evaluation.report import percent, within_limits
 from sparc_core.geometry.errors import THRESHOLDS
 
 QUADRANT_DEG = 45.0
@@ -39,12 +40,7 @@ class TrackRecords:
 
     def right(self, threshold: str) -> np.ndarray:
         """(D,) bool: within a threshold of `THRESHOLDS`."""
-        metres, degrees, fraction = THRESHOLDS[threshold]
-        return (
-            (self["translation_m"] <= metres)
-            & (self["rotation_deg"] <= degrees)
-            & (self["scale"] <= fraction)
-        )
+        return within_limits(threshold, self["translation_m"], self["rotation_deg"], self["scale"])
 
 
 def summarise_track(name: str, records: TrackRecords) -> dict:
@@ -71,7 +67,7 @@ def _figures(records: TrackRecords) -> dict:
     front = records["symmetry_order"] < 4  # objects that have one: a quarter turn changes them
     return {
         "objects": len(records),
-        "accuracy": {t: _percent(records.right(t)) for t in THRESHOLDS},
+        "accuracy": {t: percent(records.right(t)) for t in THRESHOLDS},
         "class_accuracy": {
             t: round(
                 float(np.mean([records.right(t)[records["category"] == c].mean() for c in categories])) * 100,
@@ -79,7 +75,7 @@ def _figures(records: TrackRecords) -> dict:
             )
             for t in THRESHOLDS
         },
-        "quadrant": _percent(records["rotation_deg"][front] < QUADRANT_DEG),
+        "quadrant": percent(records["rotation_deg"][front] < QUADRANT_DEG),
         "median": {
             "translation_cm": round(float(np.median(records["translation_m"])) * 100, 2),
             "rotation_deg": round(float(np.median(records["rotation_deg"])), 2),
@@ -93,17 +89,13 @@ def _figures(records: TrackRecords) -> dict:
     }
 
 
-def _percent(mask: np.ndarray) -> float:
-    return round(float(mask.mean()) * 100, 2) if mask.size else float("nan")
-
-
 def _percentiles(values: np.ndarray) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (10, 50, 90)}
 
 
 def _by_category(records: TrackRecords) -> dict:
     return {
-        str(c): {t: _percent(records.right(t)[records["category"] == c]) for t in THRESHOLDS}
+        str(c): {t: percent(records.right(t)[records["category"] == c]) for t in THRESHOLDS}
         for c in sorted(set(records["category"]))
     }
 
@@ -114,7 +106,7 @@ def _in_bins(records: TrackRecords, name: str, edges) -> list[dict]:
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         inside = records.only((records[name] >= low) & (records[name] < high))
         if len(inside) >= FEWEST_IN_BIN:
-            accuracy = {t: _percent(inside.right(t)) for t in THRESHOLDS}
+            accuracy = {t: percent(inside.right(t)) for t in THRESHOLDS}
             bins.append({"low": low, "high": high, "objects": len(inside), "accuracy": accuracy})
     return bins
 

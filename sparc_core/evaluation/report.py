@@ -37,12 +37,7 @@ class ErrorTable:
 
     def right(self, threshold: str) -> np.ndarray:
         """(D,) bool: within a threshold of `THRESHOLDS`."""
-        metres, degrees, fraction = THRESHOLDS[threshold]
-        return (
-            (np.array(self.translation_m) <= metres)
-            & (np.array(self.rotation_deg) <= degrees)
-            & (np.array(self.scale) <= fraction)
-        )
+        return within_limits(threshold, *map(np.array, (self.translation_m, self.rotation_deg, self.scale)))
 
     def summary(self) -> dict:
         """Accuracies in percent over all and over well-visible objects, by category, and medians."""
@@ -53,15 +48,28 @@ class ErrorTable:
             "method": self.name,
             "objects": int(well.size),
             "well_visible_objects": int(well.sum()),
-            "accuracy": {t: _percent(self.right(t)) for t in THRESHOLDS},
-            "accuracy_well_visible": {t: _percent(self.right(t)[well]) for t in THRESHOLDS},
-            "by_category": {c: _percent(main[categories == c]) for c in sorted(set(self.category))},
+            "accuracy": {t: percent(self.right(t)) for t in THRESHOLDS},
+            "accuracy_well_visible": {t: percent(self.right(t)[well]) for t in THRESHOLDS},
+            "by_category": {c: percent(main[categories == c]) for c in sorted(set(self.category))},
             "median": {
                 "translation_cm": round(float(np.median(self.translation_m)) * 100, 2),
                 "rotation_deg": round(float(np.median(self.rotation_deg)), 2),
                 "scale_percent": round(float(np.median(self.scale)) * 100, 2),
             },
         }
+
+
+def within_limits(
+    threshold: str, translation_m: np.ndarray, rotation_deg: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """(D,) bool: all three errors within a threshold of `THRESHOLDS`."""
+    metres, degrees, fraction = THRESHOLDS[threshold]
+    return (translation_m <= metres) & (rotation_deg <= degrees) & (scale <= fraction)
+
+
+def percent(right: np.ndarray) -> float:
+    """Share of True in percent; NaN of nothing."""
+    return round(float(right.mean()) * 100, 2) if right.size else float("nan")
 
 
 def poses_of(result: AlignmentResult, count: int) -> tuple[Pose, torch.Tensor]:
@@ -76,7 +84,3 @@ def poses_of(result: AlignmentResult, count: int) -> tuple[Pose, torch.Tensor]:
         )
         score[i] = found.score
     return pose, score
-
-
-def _percent(right: np.ndarray) -> float:
-    return round(float(right.mean()) * 100, 2) if right.size else float("nan")

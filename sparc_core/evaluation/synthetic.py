@@ -83,7 +83,7 @@ class RoomRenderer:
     def __init__(self, library: CadLibrary, layout: SceneConfig, seed: int, gravity: bool = True):
         self.library, self.layout, self.seed, self.gravity = library, layout, seed, gravity
         self.cad, self.caster = CadTensors.from_library(library), RayCaster(library)
-        self.sampler, self.renderer = SceneSampler(self.cad, layout), SceneRenderer(library, self.caster)
+        self.sampler, self.renderer = SceneSampler(self.cad, layout), SceneRenderer(self.caster)
 
     def room(self, number: int) -> LabelledView:
         """Room `number`; scenes without a visible object are drawn again."""

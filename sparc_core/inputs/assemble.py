@@ -6,8 +6,8 @@ which a CAD point was reprojected, 2 a CAD point itself.
 - "paper" layout: `[RGB 3, normal 3, depth 1, mask 1, bearing 3, τ 1, detection id 1]`.
 - "object" layout (default): the same camera-frame channels with flags for what is missing, and beside
   them the sample lifted by its depth into the current object frame with its normal, the closest point
-  of the CAD surface to it, and the pixel's place in the detected box. A CAD point and the pixel it
-  falls on share one token (τ = 1), so there are no tokens of their own for CAD points, and no id
+  of the CAD surface to it with its colour, and the pixel's place in the detected box. A CAD point and the
+  pixel it falls on share one token (τ = 1), so there are no tokens of their own for CAD points, and no id
   (separate encoding already tells the objects apart). What is the same for all tokens of an object
   goes into the pose context.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 
+from sparc_core.cad.tensors import CadPoints
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.compare import box_residual, closest_surface_points
@@ -53,7 +54,7 @@ class InputConfig:
     @property
     def token_channels(self) -> int:
         """C_input."""
-        return 13 if self.layout == "paper" else 45
+        return 13 if self.layout == "paper" else 51
 
     @property
     def context_channels(self) -> int:
@@ -112,7 +113,7 @@ def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
     view_object = (direction[..., None, :] @ pose.R)[..., 0, :]
     return torch.cat((
         pose.S.log(), distance.log(), direction, view_object, up_object, has_up, touches,
-        (pose.S / cad.expected_m).log(), box_residual(frame, pose, cad.surface),
+        (pose.S / cad.expected_m).log(), box_residual(frame, pose, cad.surface.points),
         cad.extents_known[..., None].to(pose.T.dtype),
     ), -1)  # fmt: skip
 
@@ -141,21 +142,23 @@ def _camera_channels(frame: Frame, samples: PixelSamples) -> torch.Tensor:
 
 
 def _lifted_channels(frame: Frame, pose: Pose, samples: PixelSamples, cad: CadSamples) -> torch.Tensor:
-    """(B, N, K, 18): the sample's 3D point in mean extents and in unit-cube coordinates, its normal, and
-    against the closest CAD point: offset, its normal, distance, distance along the normal, the cosine
-    between both normals. All along the current object's axes; zero without depth."""
+    """(B, N, K, 21): the sample's 3D point in mean extents and in unit-cube coordinates, its normal, and
+    against the closest CAD point: offset, its normal, distance, distance along the normal, its colour, the
+    cosine between both normals. All along the current object's axes; zero without depth."""
     size = pose.mean_extent[..., None]
     q = pose.to_object(bearing_z1(samples.uv_px, frame.intrinsics) * samples.depth_m[..., None])
     scaled = q * (pose.S[..., None, :] / size)
     normal = pose.rotate_normals_to_object(samples.normal_cam)
     shape = pose.S[..., None, :] / size
-    surface_normals = pose.normals_in_object_axes(cad.surface_normals)
-    closest = closest_surface_points(scaled, cad.surface * shape, surface_normals)
+    surface = CadPoints(
+        cad.surface.points * shape, pose.normals_in_object_axes(cad.surface.normals), cad.surface.colors
+    )
+    closest = closest_surface_points(scaled, surface)
     offset = closest.offset.clamp(-OBJECT_LIMIT, OBJECT_LIMIT)
     lifted = torch.cat((
         scaled.clamp(-OBJECT_LIMIT, OBJECT_LIMIT), q.clamp(-CUBE_LIMIT, CUBE_LIMIT),
         offset, closest.normal, offset.norm(dim=-1, keepdim=True),
-        (offset * closest.normal).sum(-1, keepdim=True),
+        (offset * closest.normal).sum(-1, keepdim=True), closest.color,
     ), -1)  # fmt: skip
     lifted = torch.where(samples.has_depth[..., None], lifted, torch.zeros_like(lifted))
     agreement = (normal * closest.normal).sum(-1, keepdim=True) * samples.has_depth[..., None]
@@ -163,14 +166,16 @@ def _lifted_channels(frame: Frame, pose: Pose, samples: PixelSamples, cad: CadSa
 
 
 def _cad_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
-    """(B, N, K, 12): the reprojected CAD point in mean extents and in unit-cube coordinates, its normal,
-    its own depth, the cosine between normal and view, and a 1 that tells these tokens (τ = 1) apart."""
-    points_cam = pose.transform(cad.points)
+    """(B, N, K, 15): the reprojected CAD point in mean extents and in unit-cube coordinates, its normal and
+    colour, its own depth, the cosine between normal and view, and a 1 that tells these tokens (τ = 1)
+    apart."""
+    points, normals = cad.reprojected.points, cad.reprojected.normals
+    points_cam = pose.transform(points)
     view = F.normalize(points_cam, dim=-1)
-    cosine = (pose.transform_normals(cad.normals) * view).sum(-1, keepdim=True)
+    cosine = (pose.transform_normals(normals) * view).sum(-1, keepdim=True)
     shape = pose.S[..., None, :] / pose.mean_extent[..., None]
     return torch.cat((
-        cad.points * shape, cad.points, pose.normals_in_object_axes(cad.normals),
+        points * shape, points, pose.normals_in_object_axes(normals), cad.reprojected.colors,
         points_cam[..., 2:] / DEPTH_UNIT_M, cosine, torch.ones_like(cosine),
     ), -1)  # fmt: skip
 
@@ -194,11 +199,13 @@ def _paper_tokens(frame, pose, box_samples, reprojected, on_image, cad) -> Token
 
 def _cad_camera_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
     """(B, N, K, 11) channels of CAD points: their own normal, depth and bearing; RGB and mask zero."""
-    points_cam = pose.transform(cad.points)
+    points_cam = pose.transform(cad.reprojected.points)
     zero = torch.zeros_like(points_cam[..., :1])
     bearing = F.normalize(points_cam, dim=-1)
     depth = points_cam[..., 2:] / DEPTH_UNIT_M
-    return torch.cat((zero, zero, zero, pose.transform_normals(cad.normals), depth, zero, bearing), -1)
+    return torch.cat(
+        (zero, zero, zero, pose.transform_normals(cad.reprojected.normals), depth, zero, bearing), -1
+    )
 
 
 def _with_paper_tags(channels: torch.Tensor, tau: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparc_core.cad.tensors import CadPoints
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
 from sparc_core.perception.samples import Frame
@@ -20,10 +21,11 @@ NEAR_M = 0.1  # CAD points nearer than this to the camera plane are projected as
 @dataclass(frozen=True, eq=False)
 class ClosestPoints:
     """Closest of the surface points to each query: offset (..., K, 3) from the query to it and its unit
-    normal (..., K, 3), both along object axes, offsets in the unit of the queries."""
+    normal (..., K, 3), both along object axes, offsets in the unit of the queries; its color (..., K, 3)."""
 
     offset: torch.Tensor
     normal: torch.Tensor
+    color: torch.Tensor
 
 
 def closest_index(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -33,13 +35,15 @@ def closest_index(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return torch.baddbmm(squares, queries, points.transpose(1, 2), alpha=-2).argmin(-1)
 
 
-def closest_surface_points(
-    queries: torch.Tensor, surface: torch.Tensor, surface_normals: torch.Tensor
-) -> ClosestPoints:
-    """For each of the queries (B, N, K, 3) the closest of the surface points (B, N, P, 3)."""
-    index = closest_index(queries.flatten(0, 1), surface.flatten(0, 1))
+def closest_surface_points(queries: torch.Tensor, surface: CadPoints) -> ClosestPoints:
+    """For each of the queries (B, N, K, 3) the closest of the surface points (B, N, P), in the same frame."""
+    index = closest_index(queries.flatten(0, 1), surface.points.flatten(0, 1))
     index = index.view(*queries.shape[:-1], 1).expand_as(queries)
-    return ClosestPoints(surface.gather(2, index) - queries, surface_normals.gather(2, index))
+    return ClosestPoints(
+        surface.points.gather(2, index) - queries,
+        surface.normals.gather(2, index),
+        surface.colors.gather(2, index),
+    )
 
 
 def box_residual(frame: Frame, pose: Pose, surface: torch.Tensor) -> torch.Tensor:

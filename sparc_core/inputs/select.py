@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparc_core.cad.tensors import CadPoints
 from sparc_core.perception.samples import Frame
 
 BOX_GROWTH = 0.10  # the box is extended by 10 % of its size in all
@@ -28,14 +29,14 @@ def select_box_pixels(frame: Frame, count: int, generator: torch.Generator) -> t
 
 
 def select_cad_points(
-    points: torch.Tensor, normals: torch.Tensor, model: torch.Tensor, count: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points and normals (B, N, count, 3): random surface points of every object's CAD model.
+    library: CadPoints, model: torch.Tensor, count: int, generator: torch.Generator
+) -> CadPoints:
+    """Random surface points (B, N, count) of every object's CAD model.
 
-    points, normals: (M, P, 3) of the library. model: (B, N) indices. A random window of the stored
+    library: (M, P) points of all models. model: (B, N) indices. A random window of the stored
     points is read: they are in random order, so any window is a uniform sample of the surface.
     """
-    total = points.shape[1]
+    total = library.points.shape[1]
     if count > total:
         raise ValueError(f"n_cad is {count}, but the library stores {total} points a model")
     first = torch.randint(0, total, model.shape, generator=generator, device=generator.device).to(
@@ -43,4 +44,4 @@ def select_cad_points(
     )
     index = (first[..., None] + torch.arange(count, device=model.device)) % total
     chosen = model[..., None].expand_as(index)
-    return points[chosen, index], normals[chosen, index]
+    return library[chosen, index]

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from sparc_core.cad.tensors import CadPoints
+
 
 @dataclass(frozen=True, eq=False)
 class PixelSamples:
@@ -30,18 +32,16 @@ class PixelSamples:
 
 @dataclass(frozen=True, eq=False)
 class CadSamples:
-    """CAD models of each object as points, in unit-cube coordinates.
+    """CAD models of each object as points.
 
-    points, normals (B, N, K, 3): those that are reprojected. surface, surface_normals (B, N, P, 3): a
-    denser cover of the model to find closest points on. expected_m (B, N, 3): the extents in metres that
+    reprojected (B, N, K): those that are looked for in the image. surface (B, N, P): a denser cover of the
+    model to find closest points on. expected_m (B, N, 3): the extents in metres that
     the object is believed to have, usually the CAD model's own; extents_known (B, N) bool: they are its true
     ones (scale mode "fixed").
     """
 
-    points: torch.Tensor
-    normals: torch.Tensor
-    surface: torch.Tensor
-    surface_normals: torch.Tensor
+    reprojected: CadPoints
+    surface: CadPoints
     expected_m: torch.Tensor
     extents_known: torch.Tensor
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.profiler import record_function
 
+from sparc_core.cad.tensors import CadPoints
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import InputConfig, Tokens, assemble_tokens
@@ -39,12 +40,11 @@ class StageClock:
 
 @dataclass(frozen=True, eq=False)
 class CadSurface:
-    """points, normals (M, P, 3) of the library in unit-cube coordinates; which model each object has,
-    model (B, N); expected_m (B, N, 3): extents in metres the objects are believed to have, extents_known
+    """samples (M, P) of the library's models; which model each object has, model (B, N); expected_m
+    (B, N, 3): extents in metres the objects are believed to have, extents_known
     (B, N) bool: whether these are their true ones."""
 
-    points: torch.Tensor
-    normals: torch.Tensor
+    samples: CadPoints
     model: torch.Tensor
     expected_m: torch.Tensor
     extents_known: torch.Tensor
@@ -60,15 +60,10 @@ def observe_tokens(
     generator: torch.Generator,
 ) -> Tokens:
     """Sample CAD points, reproject them in `pose`, read the image there and assemble the tokens."""
-    points, normals = select_cad_points(
-        surface.points, surface.normals, surface.model, config.n_cad, generator
-    )
-    uv, in_front = project(pose.transform(points), frame.intrinsics)
-    cover = slice(0, config.n_surface)
-    cad = CadSamples(
-        points, normals, surface.points[:, cover][surface.model], surface.normals[:, cover][surface.model],
-        surface.expected_m, surface.extents_known,
-    )  # fmt: skip
+    points = select_cad_points(surface.samples, surface.model, config.n_cad, generator)
+    uv, in_front = project(pose.transform(points.points), frame.intrinsics)
+    cover = surface.samples[:, : config.n_surface][surface.model]
+    cad = CadSamples(points, cover, surface.expected_m, surface.extents_known)
     with record_function("read pixels"):
         reprojected = source.sample(uv)
     with record_function("tokens"):

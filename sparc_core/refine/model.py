@@ -21,18 +21,26 @@ from sparc_core.refine.update import PARAMETRISATIONS
 @dataclass(frozen=True)
 class Calibration:
     """(slope, offset) of σ's logit for images with a sensor's depth, with predicted depth and without any,
-    as `sparc calibrate` finds them: σ = sigmoid(slope · logit + offset). The choice does not depend on it."""
+    and in scale mode "fixed" with depth, as `sparc calibrate` finds them:
+    σ = sigmoid(slope · logit + offset). The choice does not depend on it."""
 
     sensor: tuple[float, float] = (1.0, 0.0)
     predicted: tuple[float, float] = (1.0, 0.0)
     none: tuple[float, float] = (1.0, 0.0)
+    sensor_fixed: tuple[float, float] = (1.0, 0.0)
+    predicted_fixed: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self):
-        for name in ("sensor", "predicted", "none"):
+        for name in ("sensor", "predicted", "none", "sensor_fixed", "predicted_fixed"):
             if len(getattr(self, name)) != 2 or getattr(self, name)[0] <= 0:
                 raise ValueError(
                     f"calibration {name} must be (slope above 0, offset), got {getattr(self, name)}"
                 )
+
+    def of(self, depth_source: str, scale_mode: str) -> tuple[float, float]:
+        """The pair for a `PreparedImage`'s depth_source and a scale mode."""
+        fixed = scale_mode == "fixed" and depth_source != "none"
+        return getattr(self, f"{depth_source}_fixed" if fixed else depth_source)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class ModelConfig:
     """What is needed to run a network: its inputs and sizes, how its updates and its scores are read."""
 
     inputs: InputConfig = field(default_factory=InputConfig)
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(45, 26))
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(51, 26))
     parametrisation: str = "object"
     n_mul: int = 5
     calibration: Calibration = field(default_factory=Calibration)

@@ -52,7 +52,7 @@ class Search:
         clock: StageClock | None = None,
         depth_source: str = "sensor",
     ):
-        self.slope, self.offset = getattr(model.calibration, depth_source)
+        self.depth_source = depth_source
         self.network, self.model, self.cad, self.batch, self.config = network, model, cad, batch, config
         self.clock = clock or StageClock(cad.points.device)
         self.generator = torch.Generator(cad.points.device).manual_seed(config.seed)
@@ -123,10 +123,11 @@ class Search:
                 place = int(finalists[b, winner[b, n], n])
                 row = int(rows[place])
                 R, T, S = (getattr(pose, name)[place, n].double().cpu().numpy() for name in ("R", "T", "S"))
-                sigma = float((self.slope * mean[b, winner[b, n], n] + self.offset).sigmoid())
                 start = f"azimuth_{START_AZIMUTHS_DEG[int(self.batch.start[row])]}"
                 model = int(self.batch.model[row, n])
                 mode = int(self.batch.scale_mode[row, n])
+                slope, offset = self.model.calibration.of(self.depth_source, SCALE_MODES[mode])
+                sigma = float((slope * mean[b, winner[b, n], n] + offset).sigmoid())
                 results.append(SearchResult(detection, model, R, T, S, sigma, start, mode))
         return results
 
@@ -137,7 +138,7 @@ class Search:
 
     def _surface(self, model, expected_m, scale_mode) -> CadSurface:
         known = scale_mode == SCALE_MODES.index("fixed")
-        return CadSurface(self.cad.points, self.cad.normals, model, expected_m, known)
+        return CadSurface(self.cad.surface, model, expected_m, known)
 
     def _score(self, part: SearchRows, surface: CadSurface, pose: Pose) -> torch.Tensor:
         return score(

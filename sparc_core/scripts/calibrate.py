@@ -24,8 +24,8 @@ def command(
     seed: Annotated[int, typer.Option(help="Fixes the rooms; another one than the benchmark's.")] = 11,
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
-    """Scale the score's logit so that poses scored 0.8 are right in 80 % of the cases, for sensor depth and
-    for predicted depth, with right and with similar CAD models alike."""
+    """Scale the score's logit so that poses scored 0.8 are right in 80 % of the cases: for sensor depth and
+    for predicted depth, each with free and with fixed scale; right and similar CAD models count alike."""
     from rich.progress import track
 
     from sparc_core.evaluation.bench import TRACKS, BenchConfig
@@ -36,8 +36,14 @@ def command(
 
     with report_bad_input():
         network, model = load_network(weights)
-        sources = {"sensor": "sensor", "predicted": "mono"}
-        names = tuple(t.name for t in TRACKS if t.channels in sources.values())
+        groups = {
+            source + ("_fixed" if fixed else ""): {
+                t.name for t in TRACKS if (t.channels, t.true_size, t.recoloured) == (channels, fixed, False)
+            }
+            for source, channels in (("sensor", "sensor"), ("predicted", "mono"))
+            for fixed in (False, True)
+        }
+        names = tuple(t.name for t in TRACKS if any(t.name in members for members in groups.values()))
         config = BenchConfig(images, seed, names, cad_library)
     jobs = min(jobs or os.cpu_count() or 1, images)
     found = []
@@ -49,17 +55,16 @@ def command(
             rooms = pool.imap_unordered(run_room, range(images))
             for part in track(rooms, total=images, description="aligning"):
                 found += part
-    channels = {t.name: t.channels for t in TRACKS}
     fitted = {}
     with report_bad_input():
-        for source, kind in sources.items():
-            records = TrackRecords.from_records([r for r in found if channels[r["track"]] == kind])
+        for group, members in groups.items():
+            records = TrackRecords.from_records([r for r in found if r["track"] in members])
             right = records.right(next(iter(THRESHOLDS)))
             slope, offset = fit_calibration(records["score"], right)
-            fitted[source] = (round(slope, 4), round(offset, 4))
+            fitted[group] = (round(slope, 4), round(offset, 4))
             before = reliability(records["score"], right).ece
             found_so = f"slope {slope:.3f}, offset {offset:+.3f} from {len(records)} objects"
-            typer.echo(f"{source}: {found_so}; the calibration error was {before:.3f}")
+            typer.echo(f"{group}: {found_so}; the calibration error was {before:.3f}")
         calibration = dataclasses.replace(model.calibration, **fitted)
         save_weights(weights, network.state_dict(), dataclasses.replace(model, calibration=calibration))
     typer.echo(f"wrote {weights}")

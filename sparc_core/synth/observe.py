@@ -98,6 +98,16 @@ def take_slots(pose: Pose, slot: torch.Tensor) -> Pose:
     return pose.map(lambda x: x[rows, slot])
 
 
+@dataclass(frozen=True, eq=False)
+class Lighting:
+    """Light and white balance of B images: direction (B, 3) unit, to the light, in the camera frame; ambient
+    (B, 1, 1) share of the light that has no direction; tint (B, 1, 3) factor of the colours."""
+
+    direction: torch.Tensor
+    ambient: torch.Tensor
+    tint: torch.Tensor
+
+
 class SceneObserver:
     """A `PixelSource` that casts rays and corrupts what they find.
 
@@ -135,6 +145,7 @@ class SceneObserver:
         # cut from depth alone, a mask sometimes holds what is in front of the object or behind it
         astray = self._rand(half.shape) < config.masks_astray
         self.slab_seed_m = torch.where(astray, seed * (0.5 + 0.9 * self._rand(half.shape)), seed)
+        self.lighting = self._draw_lighting(len(half))
 
     def sample(self, uv_px: torch.Tensor) -> PixelSamples:
         """Read all channels at uv_px (B, N, K, 2)."""
@@ -175,6 +186,7 @@ class SceneObserver:
 
         few = copy.copy(self)
         few.scene, few.detections, few.noise = cut(self.scene), cut(self.detections), cut(self.noise)
+        few.lighting = cut(self.lighting)
         few.frame, few.mask_mode = cut(self.frame), self.mask_mode[:rows]
         few.slab_m, few.slab_seed_m = self.slab_m[:rows], self.slab_seed_m[:rows]
         return few
@@ -198,17 +210,22 @@ class SceneObserver:
         has_mask = ((mode == _EXACT) | ((mode == _SLAB) & with_depth)).expand_as(mask)
         return mask * has_mask, has_mask
 
+    def _draw_lighting(self, images: int) -> Lighting:
+        above = self._randn((images, 3)) * 0.6 + torch.tensor([0.0, -0.7, -0.7], device=self.generator.device)
+        exposure = 0.75 + 0.5 * self._rand((images, 1, 1))
+        return Lighting(
+            F.normalize(above, dim=-1),
+            0.35 + 0.35 * self._rand((images, 1, 1)),
+            exposure * (1 + 0.06 * self._randn((images, 1, 3))),
+        )
+
     def _shade(self, hits: RayHits) -> torch.Tensor:
-        """(B, K, 3) colours: an albedo per object with patches, lit from the camera's upper left."""
-        surfaces = self.scene.albedo.shape[1]
-        index = hits.slot.clamp(0, surfaces - 1)[..., None].expand(-1, -1, 3)
-        albedo = self.scene.albedo.gather(1, index)
-        patch = ((hits.face // 12) * 0.618034) % 1.0
-        light = F.normalize(albedo.new_tensor([-0.4, -0.6, -0.7]), dim=0)
-        lambert = (hits.normal_cam @ light).clamp(min=0)[..., None]
-        colour = albedo * (0.7 + 0.6 * patch[..., None]) * (0.45 + 0.55 * lambert)
-        colour = colour + 0.03 * self._randn(colour.shape)
-        return torch.where((hits.slot >= 0)[..., None], colour, 0.5).clamp(0, 1)
+        """(B, K, 3) colours of what was hit, lit by one light, with noise."""
+        light = self.lighting
+        lambert = (hits.normal_cam @ light.direction[..., None]).clamp(min=0)
+        brightness = light.ambient + (1.05 - light.ambient) * lambert
+        colour = self.caster.albedo(self.scene, hits) * light.tint * brightness
+        return (colour + 0.03 * self._randn(colour.shape)).clamp(0, 1)
 
     def _noisy_up(self) -> torch.Tensor:
         up = self.scene.up_cam

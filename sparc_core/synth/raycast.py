@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import warp as wp
@@ -121,6 +122,10 @@ class RayCaster:
         ]
         ids = [int(mesh.id) for mesh in self._meshes]
         self._ids = wp.array(ids, dtype=wp.uint64, device=self.device)
+        counts = torch.tensor([len(model.faces) for model in library.models])
+        self._first_face = (counts.cumsum(0) - counts).to(self.device)
+        colors = np.concatenate([model.face_colors for model in library.models])
+        self._face_colors = torch.from_numpy(colors).to(self.device)
 
     def cast(self, scene: SceneBatch, uv_px: torch.Tensor) -> RayHits:
         """First hits through the pixels uv_px (B, K, 2) of every scene."""
@@ -157,6 +162,21 @@ class RayCaster:
         broken = (slot >= 0)[..., None] & ~(normal.norm(dim=-1, keepdim=True) > 0.5)
         normal = torch.where(broken, -F.normalize(rays, dim=-1), normal)
         return RayHits(depth, normal, slot.long(), face.long())
+
+    def albedo(self, scene: SceneBatch, hits: RayHits) -> torch.Tensor:
+        """(B, K, 3) colours in [0, 1] of what was hit, without light: of the CAD models' faces, of recoloured
+        objects (patches of one colour) and of planes, which are pale; light grey where nothing was hit."""
+        slots = scene.model.shape[1]
+        on_object, on_plane = (hits.slot >= 0) & (hits.slot < slots), hits.slot >= slots
+        slot = torch.where(on_object, hits.slot, 0)
+        face = self._first_face[scene.model.gather(1, slot)] + hits.face.clamp(min=0)
+        of_model = self._face_colors[torch.where(on_object, face, 0)].float() / 255
+        own = scene.albedo.gather(1, hits.slot.clamp(min=0)[..., None].expand(-1, -1, 3))
+        patch = ((hits.face // 12) * 0.618034) % 1.0
+        recoloured = scene.recoloured.gather(1, slot)[..., None]
+        of_object = torch.where(recoloured, own * (0.7 + 0.6 * patch[..., None]), of_model)
+        of_plane = torch.where(on_plane[..., None], 0.55 + 0.35 * own, 0.745)
+        return torch.where(on_object[..., None], of_object, of_plane)
 
 
 def _view(tensor: torch.Tensor, dtype):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.synth.corrupt import NoiseBatch, corrupt_depth
 from sparc_core.synth.raycast import RayCaster, RayHits
@@ -44,11 +43,8 @@ class PredictedChannels:
 class SceneRenderer:
     """Renders single scenes with the colours of their CAD models, and adds sensor noise."""
 
-    def __init__(self, library: CadLibrary, caster: RayCaster):
+    def __init__(self, caster: RayCaster):
         self.caster = caster
-        counts = [len(model.faces) for model in library.models]
-        self.first_face = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.face_colors = np.concatenate([model.face_colors for model in library.models])
 
     def render(self, scene: SceneBatch, index: int = 0) -> RenderedView:
         """The view of scene `index` of a batch, one ray a pixel, without noise."""
@@ -58,7 +54,7 @@ class SceneRenderer:
         hits = self.caster.cast(one, uv)
         shape = (height, width)
         return RenderedView(
-            self._colour(one, uv, hits).reshape(*shape, 3),
+            self._colour(one, hits).reshape(*shape, 3),
             hits.depth_m[0].cpu().numpy().reshape(shape),
             hits.normal_cam[0].cpu().numpy().reshape(*shape, 3),
             hits.slot[0].cpu().numpy().reshape(shape),
@@ -110,21 +106,12 @@ class SceneRenderer:
         shape = (height, width)
         return noisy.reshape(shape).numpy(), (x.reshape(shape).numpy(), y.reshape(shape).numpy())
 
-    def _colour(self, scene: SceneBatch, uv: torch.Tensor, hits: RayHits) -> np.ndarray:
-        """(K, 3) uint8: the CAD models' face colours or the planes' albedo, one light, soft contact."""
-        slot, face = hits.slot[0].cpu().numpy(), hits.face[0].cpu().numpy()
-        slots = scene.model.shape[1]
-        colour = np.full((len(slot), 3), 190.0)
-        on_object = (slot >= 0) & (slot < slots)
-        model = scene.model[0].cpu().numpy()
-        colour[on_object] = self.face_colors[self.first_face[model[slot[on_object]]] + face[on_object]]
-        on_plane = slot >= slots
-        # floors and walls are pale, whatever their albedo
-        planes = 0.55 + 0.35 * scene.albedo[0, slots:].cpu().numpy()
-        colour[on_plane] = 255 * planes[slot[on_plane] - slots]
-        light = F.normalize(torch.tensor(_LIGHT_CAM), dim=0).numpy()
-        lambert = np.clip(hits.normal_cam[0].cpu().numpy() @ light, 0, None)[:, None]
-        return np.clip(colour * (0.5 + 0.55 * lambert), 0, 255).astype(np.uint8)
+    def _colour(self, scene: SceneBatch, hits: RayHits) -> np.ndarray:
+        """(K, 3) uint8: colours of what was hit, under one light."""
+        light = F.normalize(hits.normal_cam.new_tensor(_LIGHT_CAM), dim=0)
+        lambert = (hits.normal_cam[0] @ light).clamp(min=0)[:, None]
+        colour = 255 * self.caster.albedo(scene, hits)[0] * (0.5 + 0.55 * lambert)
+        return colour.clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def single_scene(scene: SceneBatch, index: int) -> SceneBatch:

@@ -27,6 +27,7 @@ class SceneConfig:
 
     facing_share: share of the furniture with a back (`BACKED`) that stands as if with its back to a wall
     behind it: its front is turned to the camera by at most `facing_deg`. Everything else stands anyhow.
+    recoloured_share: share of the objects that have colours of their own, not those of their CAD models.
 
     Raises ValueError naming the field out of range.
     """
@@ -46,6 +47,7 @@ class SceneConfig:
     known_gravity_share: float = 0.7
     scale_jitter: float = 0.15
     axis_jitter: float = 0.08
+    recoloured_share: float = 0.0
     placement_tries: int = 10
 
     def __post_init__(self):
@@ -53,7 +55,7 @@ class SceneConfig:
             raise ValueError(
                 f"scene objects must be >= 1 and clutter >= 0, got {self.objects}, {self.clutter}"
             )
-        for name in ("facing_share", "free_share", "known_gravity_share"):
+        for name in ("facing_share", "free_share", "known_gravity_share", "recoloured_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"scene {name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("camera_height_m", "pitch_deg", "roll_deg", "field_of_view_deg", "distance_m"):
@@ -69,7 +71,8 @@ class SceneBatch:
     model (B, O) library indices; pose (B, O); present (B, O) bool; the first `objects` slots may be
     detected. Planes (floor, walls): plane_normal (B, P, 3) unit, facing the camera, and plane_offset
     (B, P), with normal · x = offset. intrinsics (B, 4); size_px (B, 2); up_cam (B, 3), has_up (B,)
-    whether gravity is told to the network; albedo (B, O + P, 3) in [0, 1].
+    whether gravity is told to the network; albedo (B, O + P, 3) in [0, 1], of planes and of the objects
+    that are recoloured (B, O) bool: all others have their CAD models' colours.
     """
 
     objects: int
@@ -83,6 +86,7 @@ class SceneBatch:
     up_cam: torch.Tensor
     has_up: torch.Tensor
     albedo: torch.Tensor
+    recoloured: torch.Tensor
 
 
 class _Draw:
@@ -146,6 +150,7 @@ class SceneSampler:
             size.float().expand(batch, 2), R_cam_ground[:, :, 1],
             draw.chance(self.config.known_gravity_share, batch) & ~free,
             draw.uniform(0.05, 0.95, batch, model.shape[1] + walls[0].shape[1], 3),
+            self._draw_recoloured(model, draw),
         )  # fmt: skip
 
     def _draw_models(self, batch: int, draw: _Draw) -> torch.Tensor:
@@ -181,6 +186,11 @@ class SceneSampler:
         tied = (self.cad.symmetry_order[model] >= 4)[..., None]
         axes = torch.where(tied, torch.stack((axes[..., 0], axes[..., 1], axes[..., 0]), -1), axes)
         return self.cad.extents_m[model] * overall * axes
+
+    def _draw_recoloured(self, model, draw):
+        if self.config.recoloured_share == 0:  # the fixed sets' random numbers stay what they were
+            return torch.zeros_like(model, dtype=torch.bool)
+        return draw.chance(self.config.recoloured_share, *model.shape)
 
     def _draw_yaw(self, model, draw):
         """Azimuth of the front in the ground frame: 0 is towards the camera's side of the room."""

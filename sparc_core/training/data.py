@@ -106,7 +106,7 @@ class SyntheticData:
         with record_function("box pixels"):
             box_samples = source.sample(box_pixels)
         return TrainingBatch(
-            source.frame, source, CadSurface(self.cad.points, self.cad.normals, model, expected, known),
+            source.frame, source, CadSurface(self.cad.surface, model, expected, known),
             truth, self.cad.symmetry_order[rendered], category,
             box_samples,
             self.scale_low_m[category], self.scale_high_m[category],

@@ -213,9 +213,10 @@ class Trainer:
         with record_function("forward"):
             output = self.trained(tokens.features, tokens.context, tokens.valid, batch.frame.object_valid)
         updated = apply_update(pose, output.raw_update, model.parametrisation, batch.scale_mode)
-        windows = batch.surface.points.shape[1] - config.loss.points + 1
+        cad_points = batch.surface.samples.points
+        windows = cad_points.shape[1] - config.loss.points + 1
         first = int(torch.randint(windows, (1,), generator=self.generator, device=self.device))
-        points = batch.surface.points[batch.surface.model][:, :, first : first + config.loss.points]
+        points = cad_points[batch.surface.model][:, :, first : first + config.loss.points]
         align = alignment_loss(updated, batch.truth, batch.symmetry_order, points, config.loss.size_exponent)
         correct = pose_errors(pose, batch.truth, batch.symmetry_order).within(THRESHOLDS["20cm/20deg/20%"])
         score = score_loss(output.score_logit, correct)

@@ -87,6 +87,7 @@ def scene_of(
         torch.tensor([present if present is not None else [True] * count]), normals, offsets,
         torch.tensor([intrinsics]), torch.tensor([[640.0, 480.0]]), torch.tensor([[0.0, -1.0, 0.0]]),
         torch.tensor([True]), torch.full((1, count + len(planes), 3), 0.5),
+        torch.zeros(1, count, dtype=torch.bool),
     )  # fmt: skip
 
 

@@ -95,7 +95,10 @@ def test_the_command_calibrates_a_weights_file(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     (before, _), (after, model) = load_network(SHIPPED_WEIGHTS), load_network(weights)
-    assert model.calibration.sensor != (1.0, 0.0) != model.calibration.predicted
+    fitted = [
+        getattr(model.calibration, n) for n in ("sensor", "predicted", "sensor_fixed", "predicted_fixed")
+    ]
+    assert len({*fitted, (1.0, 0.0)}) == 5
     assert model.calibration.none == (1.0, 0.0)
     for name, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[name])
@@ -159,6 +162,17 @@ def test_every_track_sees_the_same_rooms_its_own_way(runner):
     assert 0.9 < (slot == room.view.slot).mean() < 1
     again = runner._observe(by_channels["mono"], 1, room)
     assert all(np.array_equal(a, b) for a, b in zip((guess, normals, slot), again, strict=True))
+
+
+def test_other_colours_change_the_picture_of_the_objects_and_nothing_else(runner):
+    room = runner.rooms.room(0)
+    other = runner._recoloured(room)
+    np.testing.assert_array_equal(other.view.slot, room.view.slot)
+    np.testing.assert_array_equal(other.view.depth_m, room.view.depth_m)
+    assert other.sensor_depth_m is room.sensor_depth_m and other.boxes_xyxy is room.boxes_xyxy
+    on_object = (room.view.slot >= 0) & (room.view.slot < room.scene.model.shape[1])
+    differs = (other.view.rgb.astype(int) - room.view.rgb).any(-1)
+    assert differs[on_object].mean() > 0.95 and not differs[~on_object].any()
 
 
 def test_runs_are_repeatable_and_give_the_models_their_track_says(runner):

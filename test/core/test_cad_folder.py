@@ -203,7 +203,7 @@ def test_empty_folders_are_refused(tmp_path):
 
 
 def same(a, b):
-    for name in ("extents_m", "vertices", "faces", "face_colors", "points", "normals"):
+    for name in ("extents_m", "vertices", "faces", "face_colors", "points", "normals", "colors"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
         assert getattr(a, name).dtype == getattr(b, name).dtype
     return (a.model_id, a.category, a.symmetry, a.source) == (b.model_id, b.category, b.symmetry, b.source)

@@ -136,6 +136,16 @@ def test_visible_sampling_leaves_out_what_is_inside():
 
 
 @pytest.mark.parametrize("sampling", ["surface", "visible"])
+def test_samples_have_the_colour_of_the_face_they_lie_on(sampling):
+    mesh = trimesh.creation.box((1, 1, 1))
+    colors = (np.abs(mesh.face_normals) * 200 + mesh.face_normals * 50).round().astype(np.uint8)
+    model = build_model("b", "bin", mesh.vertices, mesh.faces, colors, "test", sampling=sampling)
+    expected = np.abs(model.normals) * 200 + model.normals * 50
+    np.testing.assert_array_equal(model.colors, expected.round())
+    assert model.colors.dtype == np.uint8 and len(np.unique(model.colors, axis=0)) == 6
+
+
+@pytest.mark.parametrize("sampling", ["surface", "visible"])
 def test_orient_turns_inward_normals_out(sampling):
     mesh = trimesh.creation.icosphere(subdivisions=3)
     faces = mesh.faces.copy()

@@ -10,6 +10,7 @@ import torch
 from builders import random_poses, scene_of, shape_caster, shape_tensors
 from scipy.spatial import cKDTree
 
+from sparc_core.cad.tensors import CadPoints
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import (
@@ -25,9 +26,12 @@ from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
 BOXES, CAD, SURFACE = 6, 5, 9
 INTRINSICS = torch.tensor([[500.0, 480.0, 320.0, 240.0]])
 # where the groups of channels of the object layout are
-CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, NORMAL, AGREEMENT, PAIR, PAIR_VIEW, PAIRED, IN_BOX = (
+CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, CLOSEST_COLOR, NORMAL, AGREEMENT = (
     slice(0, 13), slice(13, 16), slice(16, 19), slice(19, 22), slice(22, 25), slice(25, 27), slice(27, 30),
-    slice(30, 31), slice(31, 40), slice(40, 42), slice(42, 43), slice(43, 45),
+    slice(30, 33), slice(33, 34),
+)  # fmt: skip
+PAIR, PAIR_COLOR, PAIR_VIEW, PAIRED, IN_BOX = (
+    slice(34, 43), slice(43, 46), slice(46, 48), slice(48, 49), slice(49, 51),
 )  # fmt: skip
 
 
@@ -59,11 +63,17 @@ def random_inputs(objects=2, seed=0):
         depth = 1 + 3 * torch.rand(1, objects, count, generator=gen)
         return samples_at(uv, depth, unit(torch.randn(1, objects, count, 3, generator=gen)), gen)
 
+    def points(count):
+        shape = (1, objects, count, 3)
+        return CadPoints(
+            torch.rand(shape, generator=gen) - 0.5,
+            unit(torch.randn(shape, generator=gen)),
+            torch.rand(shape, generator=gen),
+        )
+
     cad = CadSamples(
-        torch.rand(1, objects, CAD, 3, generator=gen) - 0.5,
-        unit(torch.randn(1, objects, CAD, 3, generator=gen)),
-        torch.rand(1, objects, SURFACE, 3, generator=gen) - 0.5,
-        unit(torch.randn(1, objects, SURFACE, 3, generator=gen)),
+        points(CAD),
+        points(SURFACE),
         0.5 + torch.rand(1, objects, 3, generator=gen),
         torch.zeros(1, objects, dtype=torch.bool),
     )
@@ -106,9 +116,9 @@ def test_the_papers_thirteen_channels_in_the_order_stated():
             group[..., 8:11], unit(torch.stack((x, y, torch.ones_like(x)), -1)), atol=1e-6
         )
     own = tokens.features[:, :, -CAD:]
-    points = pose.transform(cad.points)
+    points = pose.transform(cad.reprojected.points)
     np.testing.assert_array_equal(own[..., [0, 1, 2, 7]], 0)
-    np.testing.assert_allclose(own[..., 3:6], pose.transform_normals(cad.normals), atol=1e-6)
+    np.testing.assert_allclose(own[..., 3:6], pose.transform_normals(cad.reprojected.normals), atol=1e-6)
     np.testing.assert_allclose(own[..., 6], points[..., 2] / DEPTH_UNIT_M, rtol=1e-5)
     np.testing.assert_allclose(own[..., 8:11], unit(points), atol=1e-6)
     tau = [0] * BOXES + [1] * CAD + [2] * CAD
@@ -128,10 +138,10 @@ def test_the_object_layout_keeps_the_camera_channels_and_says_what_is_missing():
     assert object_frame[0, 1, :, PAIRED][:, 0].tolist() == [0] * BOXES + [1] * CAD
 
 
-def test_reprojected_pixels_carry_their_cad_point_its_normal_depth_and_view():
+def test_reprojected_pixels_carry_their_cad_point_its_normal_colour_depth_and_view():
     inputs = random_inputs()
     _, pose, _, _, _, cad = inputs
-    features = assemble("object", inputs).features
+    features, cad = assemble("object", inputs).features, cad.reprojected
     metric = cad.points * pose.S[:, :, None] / pose.S.square().mean(-1).sqrt()[..., None, None]
     pair = torch.cat((metric, cad.points, pose.normals_in_object_axes(cad.normals)), -1)
     points_cam = pose.transform(cad.points)
@@ -139,7 +149,8 @@ def test_reprojected_pixels_carry_their_cad_point_its_normal_depth_and_view():
     view = torch.cat((points_cam[..., 2:] / DEPTH_UNIT_M, cosine), -1)
     np.testing.assert_allclose(features[:, :, BOXES:, PAIR], pair, atol=1e-6)
     np.testing.assert_allclose(features[:, :, BOXES:, PAIR_VIEW], view, atol=1e-5)
-    assert (features[:, :, :BOXES, PAIR] == 0).all() and (features[:, :, :BOXES, PAIR_VIEW] == 0).all()
+    np.testing.assert_array_equal(features[:, :, BOXES:, PAIR_COLOR], cad.colors)
+    assert (features[:, :, :BOXES, PAIR.start : PAIR_VIEW.stop] == 0).all()
 
 
 def test_lifted_pixels_carry_the_closest_point_of_the_cad_surface():
@@ -153,14 +164,15 @@ def test_lifted_pixels_carry_the_closest_point_of_the_cad_surface():
     for n in range(2):
         R, T, S = (getattr(pose, name)[0, n].double().numpy() for name in ("R", "T", "S"))
         size = np.sqrt((S**2).mean())
-        tree = cKDTree(cad.surface[0, n].double().numpy() * S)
+        tree = cKDTree(cad.surface.points[0, n].double().numpy() * S)
         own = (points[0, n] - T) @ R
         _, index = tree.query(own)
         offset = (tree.data[index] - own) / size
-        normal = pose.normals_in_object_axes(cad.surface_normals)[0, n].numpy()[index]
+        normal = pose.normals_in_object_axes(cad.surface.normals)[0, n].numpy()[index]
         found = features[0, n, :BOXES].numpy()
         np.testing.assert_allclose(found[:, OFFSET], offset, atol=1e-4)
         np.testing.assert_allclose(found[:, CLOSEST_NORMAL], normal, atol=1e-5)
+        np.testing.assert_array_equal(found[:, CLOSEST_COLOR], cad.surface.colors[0, n].numpy()[index])
         np.testing.assert_allclose(found[:, 25], np.linalg.norm(offset, axis=1), atol=1e-4)
         np.testing.assert_allclose(found[:, 26], (offset * normal).sum(1), atol=1e-4)
         cosine = ((boxes.normal_cam[0, n].numpy() @ R) * normal).sum(1)
@@ -187,7 +199,8 @@ def test_with_exact_depth_and_the_true_pose_a_visible_reprojected_point_lifts_on
     hits = caster.cast(scene_of(model, pose, intrinsics=INTRINSICS[0].tolist()), uv.flatten(1, 2))
     gen = torch.Generator().manual_seed(0)
     read = samples_at(uv, hits.depth_m.view(1, 2, 200), hits.normal_cam.view(1, 2, 200, 3), gen)
-    cad_samples = CadSamples(points, normals, points, normals, one.S, torch.zeros(1, 2, dtype=torch.bool))
+    surface = CadPoints(points, normals, torch.rand(points.shape, generator=gen))
+    cad_samples = CadSamples(surface, surface, one.S, torch.zeros(1, 2, dtype=torch.bool))
     tokens = assemble_tokens(
         InputConfig("object", 200, 200), frame_for(2), one, read, read, in_front, cad_samples
     )
@@ -211,7 +224,10 @@ def test_object_frame_channels_do_not_change_when_object_and_scene_move_together
     normals = unit(torch.randn(1, 2, BOXES, 3, generator=gen))
     S = torch.tensor([[[0.5, 0.9, 0.6], [1.2, 0.4, 0.7]]])
     known = torch.zeros(1, 2, dtype=torch.bool)
-    cad = CadSamples(q[:, :, :CAD] * 0.9, normals[:, :, :CAD], q * 0.8, normals, S, known)
+    few = slice(0, CAD)
+    colors = torch.rand(q.shape, generator=gen)
+    reprojected = CadPoints(q[:, :, few] * 0.9, normals[:, :, few], colors[:, :, few])
+    cad = CadSamples(reprojected, CadPoints(q * 0.8, normals, colors), S, known)
     features = []
     for seed in (1, 2):
         pose = random_poses(1, 2, seed=seed, dtype=torch.float32)
@@ -264,7 +280,8 @@ def cube_samples(expected_m, known=False):
     """The corners of the unit cube as the surface of one object."""
     corners = torch.tensor(list(itertools.product((-0.5, 0.5), repeat=3)))[None, None]
     expected = torch.tensor([[expected_m]])
-    return CadSamples(corners, corners, corners, unit(corners), expected, torch.tensor([[known]]))
+    surface = CadPoints(corners, unit(corners), corners + 0.5)
+    return CadSamples(surface, surface, expected, torch.tensor([[known]]))
 
 
 def test_pose_context_by_hand():

@@ -8,8 +8,9 @@ import torch
 import trimesh
 from builders import posed_mesh, random_poses, scene_of, shape_caster, shapes
 
+from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.pose import Pose
-from sparc_core.synth.raycast import NOTHING
+from sparc_core.synth.raycast import NOTHING, RayCaster
 
 FLOOR = ((0.0, -1.0, 0.0), -1.5)  # 1.5 m below the camera
 WALL = ((0.0, 0.0, -1.0), -4.0)  # 4 m in front of it
@@ -99,6 +100,33 @@ def test_objects_in_front_hide_planes_and_other_objects_whatever_their_slot():
     assert near_last.slot.item() == 1 and near_last.depth_m.item() == pytest.approx(1.75, abs=1e-4)
     near_first = cast(dataclasses.replace(scene, pose=scene.pose.map(lambda x: x.flip(1))), (320.0, 240.0))
     assert near_first.slot.item() == 0 and near_first.depth_m.item() == pytest.approx(1.75, abs=1e-4)
+
+
+def test_colours_are_those_of_the_models_faces_of_recoloured_objects_and_of_planes():
+    ball, box = shapes().models[3], shapes().models[1]
+    library = CadLibrary([
+        dataclasses.replace(ball, face_colors=np.arange(3 * len(ball.faces)).reshape(-1, 3).astype(np.uint8)),
+        dataclasses.replace(box, face_colors=np.full((len(box.faces), 3), 255, np.uint8)),
+    ])  # fmt: skip
+    caster = RayCaster(library)
+    T = torch.tensor([[-1.0, 0.0, 3.0], [0.0, 0.0, 3.0], [1.0, 0.0, 3.0]])
+    pose = Pose(torch.eye(3).expand(3, 3, 3), T, torch.full((3, 3), 0.6))
+    scene = scene_of([1, 0, 0], pose, planes=[((0.0, 0.0, -1.0), -6.0)])
+    albedo = torch.tensor([[[0.2] * 3, [0.3] * 3, [0.4, 0.5, 0.6], [1.0, 0.0, 0.5]]])
+    scene = dataclasses.replace(scene, albedo=albedo, recoloured=torch.tensor([[False, False, True]]))
+    x = torch.tensor([-1.0, -0.05, 0.05, 1.0]) * 500 / 3 + 319.5
+    uv = torch.stack((x, torch.full((4,), 239.5)), -1)[None]
+    uv = torch.cat((uv, torch.tensor([[[319.5, 5.0]]])), 1)
+    hits = caster.cast(scene, uv)
+    assert hits.slot[0].tolist() == [0, 1, 1, 2, 3]
+    found = caster.albedo(scene, hits)[0].numpy()
+    np.testing.assert_allclose(found[0], 1.0)
+    np.testing.assert_allclose(found[1:3], library.models[0].face_colors[hits.face[0, 1:3]] / 255, atol=1e-6)
+    assert not np.array_equal(found[1], found[2])
+    ratio = found[3] / albedo[0, 2].numpy()  # one patch: brighter or darker, of the same hue
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    assert 0.7 <= ratio[0] <= 1.3
+    np.testing.assert_allclose(found[4], [0.9, 0.55, 0.725], atol=1e-6)
 
 
 def test_absent_objects_are_not_hit():

@@ -198,6 +198,25 @@ def test_perfect_channels_are_what_the_rays_hit():
     assert samples.has_normal.all() and samples.rgb.min() >= 0 and samples.rgb.max() <= 1
 
 
+def test_colours_are_lit_from_one_side_and_differ_from_image_to_image_in_tint():
+    scene = two_objects()
+    uv = torch.tensor([[100.0, 60.0], [320.0, 450.0]]).repeat_interleave(200, 0).expand(1, 2, 400, 2)
+    tints = []
+    for seed in range(8):
+        observer, _ = observe(scene, seed=seed)
+        wall, floor = observer.sample(uv).rgb[0, 0].view(2, 200, 3).mean(1)
+        light = observer.lighting
+        assert light.direction[0] @ torch.tensor([0.0, 0.0, -1.0]) > -1
+        normals = torch.tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0]])
+        brightness = light.ambient[0] + (1.05 - light.ambient[0]) * (normals @ light.direction[0]).clamp(
+            min=0
+        )
+        expected = (0.55 + 0.35 * 0.5) * light.tint[0] * brightness.T
+        np.testing.assert_allclose(torch.stack((wall, floor)), expected.clamp(0, 1), atol=0.02)
+        tints.append(light.tint[0, 0])
+    assert (torch.stack(tints).std(0) > 0.05).all()
+
+
 def test_images_without_normals_keep_their_depth():
     uv = torch.tensor([200.0, 240.0]).expand(1, 2, 4, 2)
     samples = observe(two_objects(), normals_missing=1.0)[0].sample(uv)

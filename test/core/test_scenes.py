@@ -212,6 +212,13 @@ def test_shares_of_free_scenes_and_known_gravity():
     assert 0.44 < scene.has_up[~free].float().mean() < 0.56
 
 
+def test_recolouring_changes_nothing_else_and_keeps_its_share():
+    plain, recoloured = sample(500, seed=8)[0], sample(500, seed=8, recoloured_share=0.3)[0]
+    assert not plain.recoloured.any()
+    assert 0.26 < recoloured.recoloured.float().mean() < 0.34
+    assert torch.equal(plain.pose.T, recoloured.pose.T) and torch.equal(plain.albedo, recoloured.albedo)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -219,6 +226,7 @@ def test_shares_of_free_scenes_and_known_gravity():
         ({"clutter": -1}, "clutter >= 0, got 4, -1"),
         ({"pitch_deg": (10.0, -60.0)}, r"scene pitch_deg must be \(low, high\)"),
         ({"facing_share": 1.5}, r"scene facing_share must be in \[0, 1\], got 1.5"),
+        ({"recoloured_share": -0.1}, r"scene recoloured_share must be in \[0, 1\], got -0.1"),
         ({"distance_m": (3.0, 1.0)}, r"scene distance_m must be \(low, high\)"),
     ],
 )

@@ -69,13 +69,22 @@ def test_without_second_looks_the_best_first_score_wins(aligner, image):
     assert [rows for rows, _ in network.calls] == [4, 4]
 
 
-def test_the_score_is_calibrated_for_the_source_of_the_depth_and_the_choice_is_not(aligner, image):
+def test_the_score_is_calibrated_for_the_depths_source_and_the_scale_mode_and_the_choice_is_not(
+    aligner, image
+):
     given = image.detections[:2]
     searching, _ = search(aligner, image, given, [of_starts(0.1, 0.4, 2.0, 1.0)], second_looks=0)
-    calibration = Calibration(sensor=(0.5, -0.25), predicted=(2.0, 1.0))
+    calibration = Calibration(
+        sensor=(0.5, -0.25), predicted=(2.0, 1.0), sensor_fixed=(1.0, 1.0), predicted_fixed=(0.25, 0.0)
+    )
     model = dataclasses.replace(searching.model, calibration=calibration)
-    for source, logit in (("sensor", 0.75), ("predicted", 5.0), ("none", 2.0)):
-        again, network = search(aligner, image, given, [of_starts(0.1, 0.4, 2.0, 1.0)], second_looks=0)
+    for source, mode, logit in (
+        ("sensor", "free", 0.75), ("predicted", "free", 5.0), ("none", "free", 2.0),
+        ("sensor", "fixed", 3.0), ("predicted", "fixed", 0.5), ("none", "fixed", 2.0),
+    ):  # fmt: skip
+        again, network = search(
+            aligner, image, given, [of_starts(0.1, 0.4, 2.0, 1.0)], second_looks=0, scale_mode=mode
+        )
         other = Search(network, model, again.cad, again.batch, again.config, depth_source=source)
         results = other.run()
         assert [r.start for r in results] == ["azimuth_180"] * 2
