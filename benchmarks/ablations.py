@@ -140,11 +140,22 @@ def _models(task: Task, which: str) -> CadLibrary:
 
 def _write(out: Path, tasks: list[Task]) -> None:
     results = [json.loads((task.out / "result.json").read_text()) for task in tasks]
-    head = ["row", "training", *(t.replace(", ", ",<br>") for t in TRACKS), "the paper, ScanNet"]
+    head = [
+        "row",
+        "training",
+        "parameters",
+        "alignment",
+        *(t.replace(", ", ",<br>") for t in TRACKS),
+        "the paper, ScanNet",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for task, result in zip(tasks, results, strict=True):
         name = task.row["name"] + (f": {task.row['about']}" if "about" in task.row else "")
-        cells = [name, f"{task.config.steps} steps, {result['training_s'] / 60:.1f} min"]
+        aligned = {track["track"]: track["latency_ms"]["alignment"]["p50"] for track in result["tracks"]}
+        cells = [
+            name, f"{task.config.steps} steps, {result['training_s'] / 60:.1f} min",
+            f"{result['parameters'] / 1e6:.2f} M", f"{aligned[TRACKS[1]]:.0f} ms",
+        ]  # fmt: skip
         for track in result["tracks"]:
             accuracy = list(track["all"]["accuracy"].values())
             cells.append(" / ".join(f"{value:.1f}" for value in accuracy))

@@ -27,6 +27,17 @@ from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
 
 LAYOUTS = ("object", "paper")
 DEPTH_UNIT_M = 3.0  # brings depths of a room to about 1
+# groups of channels of the object layout that can be left out, to see what they are worth
+GROUPS = {
+    "camera": slice(0, 13),
+    "mean extents": slice(13, 16),
+    "unit cube": slice(16, 19),
+    "closest point": slice(19, 27),
+    "colours": (*range(27, 30), *range(43, 46)),
+    "object normal": slice(30, 34),
+    "CAD point": (*range(34, 43), *range(46, 48)),
+    "place in box": slice(49, 51),
+}
 CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
 OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 
@@ -34,7 +45,8 @@ OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 @dataclass(frozen=True)
 class InputConfig:
     """How many tokens, and in which layout. n_bbox pixels of the box, n_cad reprojected CAD points,
-    n_surface CAD points among which closest points are searched.
+    n_surface CAD points among which closest points are searched. left_out: names in `GROUPS`, whose channels
+    are zero, and "context", in the object layout.
 
     Raises ValueError naming the field out of range.
     """
@@ -43,8 +55,15 @@ class InputConfig:
     n_bbox: int = 64
     n_cad: int = 48
     n_surface: int = 384
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for name in self.left_out:
+            if self.layout != "object" or name not in (*GROUPS, "context"):
+                raise ValueError(
+                    f"inputs left_out: the {self.layout} layout has no group {name!r}; the object layout has "
+                    + ", ".join((*GROUPS, "context"))
+                )
         if self.layout not in LAYOUTS:
             raise ValueError(f"input layout must be one of {LAYOUTS}, got {self.layout!r}")
         for name in ("n_bbox", "n_cad", "n_surface"):
@@ -95,8 +114,14 @@ def assemble_tokens(
         F.pad(_cad_channels(pose, cad), (0, 0, config.n_bbox, 0)),
         _place_in_box(frame, both.uv_px),
     ), -1)  # fmt: skip
+    context = pose_context(frame, pose, cad)
+    for name in config.left_out:
+        if name == "context":
+            context = torch.zeros_like(context)
+        else:
+            features[..., GROUPS[name]] = 0
     valid = torch.cat((box_samples.inside, on_image), -1)
-    return Tokens(features, pose_context(frame, pose, cad), valid)
+    return Tokens(features, context, valid)
 
 
 def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:

@@ -16,6 +16,7 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import (
     CUBE_LIMIT,
     DEPTH_UNIT_M,
+    GROUPS,
     OBJECT_LIMIT,
     InputConfig,
     assemble_tokens,
@@ -177,6 +178,30 @@ def test_lifted_pixels_carry_the_closest_point_of_the_cad_surface():
         np.testing.assert_allclose(found[:, 26], (offset * normal).sum(1), atol=1e-4)
         cosine = ((boxes.normal_cam[0, n].numpy() @ R) * normal).sum(1)
         np.testing.assert_allclose(found[:, AGREEMENT][:, 0], cosine, atol=1e-4)
+
+
+def test_groups_of_channels_can_be_left_out():
+    inputs = random_inputs()
+    every = assemble("object", inputs)
+    where = {
+        "camera": [CAMERA], "mean extents": [LIFTED], "unit cube": [CUBE], "place in box": [IN_BOX],
+        "closest point": [OFFSET, CLOSEST_NORMAL, DISTANCE], "colours": [CLOSEST_COLOR, PAIR_COLOR],
+        "object normal": [NORMAL, AGREEMENT], "CAD point": [PAIR, PAIR_VIEW],
+    }  # fmt: skip
+    assert set(where) == set(GROUPS)
+    for name, parts in where.items():
+        tokens = assemble_tokens(InputConfig("object", BOXES, CAD, left_out=(name,)), *inputs)
+        out = torch.zeros(51, dtype=torch.bool)
+        for part in parts:
+            out[part] = True
+        assert (tokens.features[..., out] == 0).all(), name
+        assert torch.equal(tokens.features[..., ~out], every.features[..., ~out]), name
+        assert torch.equal(tokens.context, every.context)
+    blind = assemble_tokens(InputConfig("object", BOXES, CAD, left_out=("context",)), *inputs)
+    assert (blind.context == 0).all() and torch.equal(blind.features, every.features)
+    for layout, name in (("paper", "colours"), ("object", "colors")):
+        with pytest.raises(ValueError, match=f"the {layout} layout has no group '{name}'"):
+            InputConfig(layout, left_out=(name,))
 
 
 def test_place_in_the_box_runs_from_minus_one_to_one():
