@@ -39,6 +39,7 @@ setup(
         "timm>=1.0",
         "accelerate>=1.10",
         "tensorboardX>=2.6",
+        "pycocotools>=2.0.8",
         "typer>=0.15",
         "rich>=13",
         "PyYAML>=6",

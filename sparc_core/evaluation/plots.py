@@ -95,24 +95,36 @@ def _conditions(summaries):
     return figure
 
 
+VALIDATION_LABELS = {
+    "right": "right (20 cm, 20°, 20 %)", "best_start": "any of the four starts right",
+    "10": "10 / 10 / 10", "5": "5 / 5 / 5",
+}  # fmt: skip
+
+
 def plot_training(log: list[dict], path: Path) -> None:
-    """Losses and validation accuracies of a training log (the lines of train.jsonl) over the steps."""
+    """Losses and validation figures (shares, in percent) of a training log (the lines of train.jsonl) over
+    the steps."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    for name in ("align_loss", "score_loss"):
+    names = sorted(
+        {name for row in log for name in row} - {"step", "elapsed_s", "learning_rate", "validation"}
+    )
+    parts = [name for name in names if name != "loss"] or names
+    lowest = 1.0
+    for name in parts:
         rows = [row for row in log if name in row]
         left.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
-    left.set(xlabel="step", yscale="log")
+        lowest = min([lowest, *(row[name] for row in rows)])
+    left.set(xlabel="step", yscale="log" if lowest > 0 else "linear")
     left.legend()
     left.grid(alpha=0.3)
     rows = [row for row in log if "validation" in row]
-    for name, label in (
-        ("right", "right (20 cm, 20°, 20 %)"), ("best_start", "any of the four starts right"),
-        ("10", "10 / 10 / 10"), ("5", "5 / 5 / 5"),
-    ):  # fmt: skip
-        found = [row["validation"].get(name) for row in rows]
+    for name in sorted({name for row in rows for name in row["validation"]} - {"objects", "pictures"}):
+        found = [row["validation"].get(name, float("nan")) for row in rows]
+        label = VALIDATION_LABELS.get(name, name)
         right.plot([row["step"] for row in rows], [100 * v for v in found], marker=".", label=label)
-    right.set(xlabel="step", ylabel="% of the validation objects", ylim=(0, 100))
-    right.legend(fontsize=8)
+    right.set(xlabel="step", ylabel="% of what is validated", ylim=(0, 100))
+    if rows:
+        right.legend(fontsize=8)
     right.grid(alpha=0.3)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)

@@ -13,6 +13,7 @@ COMMANDS = {
     "align": ("sparc_core.scripts.align", "command"),
     "cad": ("sparc_core.scripts.cad", "app"),
     "pretrain": ("sparc_core.scripts.pretrain", "command"),
+    "train-perception": ("sparc_core.scripts.train_perception", "app"),
     "calibrate": ("sparc_core.scripts.calibrate", "command"),
     "evaluate": ("sparc_core.scripts.evaluate", "app"),
 }

@@ -106,6 +106,44 @@ def _cast_rays(
     face[b, k] = best_face
 
 
+@wp.kernel
+def _find_blocked(
+    mesh_ids: wp.array(dtype=wp.uint64),
+    R: wp.array2d(dtype=wp.mat33),
+    T: wp.array2d(dtype=wp.vec3),
+    S: wp.array2d(dtype=wp.vec3),
+    model: wp.array2d(dtype=wp.int32),
+    start: wp.array2d(dtype=wp.vec3),
+    end: wp.array2d(dtype=wp.vec3),
+    blocked: wp.array2d(dtype=wp.int32),
+):
+    b, k = wp.tid()
+    found = wp.int32(0)
+    for o in range(model.shape[1]):
+        if model[b, o] >= 0 and found == 0:
+            to_object = wp.transpose(R[b, o])
+            size = S[b, o]
+            origin = wp.cw_div(to_object * (start[b, k] - T[b, o]), size)
+            direction = wp.cw_div(to_object * (end[b, k] - start[b, k]), size)
+            length = wp.length(direction)
+            unit = direction / wp.max(length, 1.0e-9)
+            near = wp.float32(0.0)
+            far = length
+            for axis in range(3):
+                if wp.abs(unit[axis]) > 1.0e-9:
+                    t0 = (-0.501 - origin[axis]) / unit[axis]
+                    t1 = (0.501 - origin[axis]) / unit[axis]
+                    near = wp.max(near, wp.min(t0, t1))
+                    far = wp.min(far, wp.max(t0, t1))
+                elif wp.abs(origin[axis]) > 0.501:
+                    far = -1.0
+            if near <= far:
+                hit = wp.mesh_query_ray(mesh_ids[model[b, o]], origin, unit, length)
+                if hit.result:
+                    found = 1
+    blocked[b, k] = found
+
+
 class RayCaster:
     """Holds the library's meshes on one device and casts rays into scenes made of them."""
 
@@ -130,14 +168,12 @@ class RayCaster:
     def cast(self, scene: SceneBatch, uv_px: torch.Tensor) -> RayHits:
         """First hits through the pixels uv_px (B, K, 2) of every scene."""
         batch, count = uv_px.shape[:2]
-        model = torch.where(scene.present, scene.model, torch.full_like(scene.model, -1)).int()
+        model = _present_models(scene)
         rays = bearing_z1(uv_px, scene.intrinsics)
         depth = torch.zeros(batch, count, device=uv_px.device)
         normal = torch.zeros(batch, count, 3, device=uv_px.device)
         slot = torch.zeros(batch, count, dtype=torch.int32, device=uv_px.device)
         face = torch.zeros(batch, count, dtype=torch.int32, device=uv_px.device)
-        # Warp has a stream of its own; the rays and their results belong to PyTorch's
-        stream = wp.stream_from_torch(torch.cuda.current_stream(uv_px.device)) if uv_px.is_cuda else None
         wp.launch(
             _cast_rays,
             dim=(batch, count),
@@ -156,12 +192,34 @@ class RayCaster:
                 _view(face, wp.int32),
             ],
             device=self.device,
-            stream=stream,
+            stream=_stream_of(uv_px),
         )
         # A degenerate triangle can answer with a normal of length zero; such a hit faces the camera.
         broken = (slot >= 0)[..., None] & ~(normal.norm(dim=-1, keepdim=True) > 0.5)
         normal = torch.where(broken, -F.normalize(rays, dim=-1), normal)
         return RayHits(depth, normal, slot.long(), face.long())
+
+    def blocked(self, scene: SceneBatch, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        """(B, K) bool: whether an object stands between the points start and end (B, K, 3) in the camera
+        frame."""
+        found = torch.zeros(start.shape[:2], dtype=torch.int32, device=start.device)
+        wp.launch(
+            _find_blocked,
+            dim=tuple(found.shape),
+            inputs=[
+                self._ids,
+                _view(scene.pose.R, wp.mat33),
+                _view(scene.pose.T, wp.vec3),
+                _view(scene.pose.S, wp.vec3),
+                _view(_present_models(scene), wp.int32),
+                _view(start, wp.vec3),
+                _view(end, wp.vec3),
+                _view(found, wp.int32),
+            ],
+            device=self.device,
+            stream=_stream_of(start),
+        )
+        return found > 0
 
     def albedo(self, scene: SceneBatch, hits: RayHits) -> torch.Tensor:
         """(B, K, 3) colours in [0, 1] of what was hit, without light: of the CAD models' faces, of recoloured
@@ -177,6 +235,16 @@ class RayCaster:
         of_object = torch.where(recoloured, own * (0.7 + 0.6 * patch[..., None]), of_model)
         of_plane = torch.where(on_plane[..., None], 0.55 + 0.35 * own, 0.745)
         return torch.where(on_object[..., None], of_object, of_plane)
+
+
+def _present_models(scene: SceneBatch) -> torch.Tensor:
+    """(B, O) int32 library indices, −1 where no object is."""
+    return torch.where(scene.present, scene.model, torch.full_like(scene.model, -1)).int()
+
+
+def _stream_of(tensor: torch.Tensor):
+    """PyTorch's stream, which rays and results belong to: Warp has one of its own. None on a CPU."""
+    return wp.stream_from_torch(torch.cuda.current_stream(tensor.device)) if tensor.is_cuda else None
 
 
 def _view(tensor: torch.Tensor, dtype):

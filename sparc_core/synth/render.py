@@ -54,7 +54,7 @@ class SceneRenderer:
         hits = self.caster.cast(one, uv)
         shape = (height, width)
         return RenderedView(
-            self._colour(one, hits).reshape(*shape, 3),
+            flat_colours(self.caster, one, hits).reshape(*shape, 3),
             hits.depth_m[0].cpu().numpy().reshape(shape),
             hits.normal_cam[0].cpu().numpy().reshape(*shape, 3),
             hits.slot[0].cpu().numpy().reshape(shape),
@@ -106,12 +106,13 @@ class SceneRenderer:
         shape = (height, width)
         return noisy.reshape(shape).numpy(), (x.reshape(shape).numpy(), y.reshape(shape).numpy())
 
-    def _colour(self, scene: SceneBatch, hits: RayHits) -> np.ndarray:
-        """(K, 3) uint8: colours of what was hit, under one light."""
-        light = F.normalize(hits.normal_cam.new_tensor(_LIGHT_CAM), dim=0)
-        lambert = (hits.normal_cam[0] @ light).clamp(min=0)[:, None]
-        colour = 255 * self.caster.albedo(scene, hits)[0] * (0.5 + 0.55 * lambert)
-        return colour.clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+def flat_colours(caster: RayCaster, scene: SceneBatch, hits: RayHits) -> np.ndarray:
+    """(K, 3) uint8 colours of what a single scene's rays hit, under one light."""
+    light = F.normalize(hits.normal_cam.new_tensor(_LIGHT_CAM), dim=0)
+    lambert = (hits.normal_cam[0] @ light).clamp(min=0)[:, None]
+    colour = 255 * caster.albedo(scene, hits)[0] * (0.5 + 0.55 * lambert)
+    return colour.clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def single_scene(scene: SceneBatch, index: int) -> SceneBatch:

@@ -109,6 +109,11 @@ class Trainer:
         limit_s = self.config.time_limit_min * 60
         return min(1.0, max(by_steps, self.elapsed_s / limit_s if limit_s > 0 else 0.0))
 
+    @property
+    def images_a_step(self) -> int:
+        """Images that all processes together see in a step."""
+        return self.config.images * self.processes
+
     def run(
         self,
         report: Callable[[dict], None],

@@ -18,7 +18,7 @@ ALLOWED = {
     "config": set(),
     "geometry": {"types"},
     "cad": {"types", "geometry"},
-    "perception": {"types", "geometry", "cad"},
+    "perception": {"types", "geometry", "cad", "config"},
     "network": {"types"},
     "inputs": _BELOW_INPUTS,
     "refine": {*_BELOW_INPUTS, "network", "inputs", "config"},

@@ -1,0 +1,163 @@
+"""Depth and normals from one image, each pixel with a distribution (Multi-SPARC section 4, after Bae et al.).
+
+A light encoder–decoder. Beside the colours it sees the ray of every pixel, so that it can serve cameras of
+any field of view. Depth is a Gaussian about the predicted mean; a normal has an angular von Mises–Fisher
+distribution, whose concentration says how far off it may be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparc_core.perception.interfaces import DepthPrediction
+from sparc_core.perception.predictor_file import load_predictor
+from sparc_core.perception.trunk import CHANNELS, features, resnet_trunk
+from sparc_core.types import Camera
+
+MIN_LOG_SIGMA, MAX_LOG_SIGMA = -4.0, 1.0
+MIN_KAPPA = 0.01
+
+
+@dataclass(frozen=True)
+class DepthNetConfig:
+    """width_px, height_px: images are scaled to this size, whatever their shape. channels of the decoder at
+    strides 2, 4 and 8. depth_m: what an output of 0 means; outputs are logarithms against it."""
+
+    width_px: int = 320
+    height_px: int = 240
+    channels: tuple[int, int, int] = (48, 64, 96)
+    depth_m: float = 2.5
+
+    def __post_init__(self):
+        for name in ("width_px", "height_px"):
+            if getattr(self, name) < 32 or getattr(self, name) % 16:
+                raise ValueError(
+                    f"depth_net {name} must be a multiple of 16, at least 32, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class DepthOutput:
+    """log_depth, log_sigma (B, H, W): mean and standard deviation of the depth's logarithm (metres); normal
+    (B, 3, H, W) unit; kappa (B, H, W) its concentration. Half the input's size."""
+
+    log_depth: torch.Tensor
+    log_sigma: torch.Tensor
+    normal: torch.Tensor
+    kappa: torch.Tensor
+
+
+class DepthNet(nn.Module):
+    """RGB and rays in, `DepthOutput` at half the size out."""
+
+    def __init__(self, config: DepthNetConfig):
+        super().__init__()
+        self.config = config
+        fine, middle, coarse = config.channels
+        self.trunk = resnet_trunk(in_channels=5)
+        self.context = nn.Sequential(
+            _block(CHANNELS[2], coarse, 1),
+            _block(coarse, coarse, 3, dilation=2),
+            _block(coarse, coarse, 3, dilation=4),
+        )
+        self.lateral = nn.ModuleList([_block(CHANNELS[1], coarse, 1), _block(CHANNELS[0], middle, 1)])
+        self.merge = nn.ModuleList([_block(coarse, middle, 3), _block(middle, fine, 3)])
+        self.shallow = _block(5, 16, 5, stride=2)
+        self.last = _block(fine + 16, fine, 3)
+        self.head = nn.Conv2d(fine, 6, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, rgb: torch.Tensor, rays: torch.Tensor) -> DepthOutput:
+        """rgb (B, 3, H, W) in [0, 1]; rays (B, 2, H, W) x/z and y/z."""
+        images = torch.cat(((rgb - 0.45) / 0.25, rays / 0.5), 1)
+        at_4, at_8, at_16 = features(self.trunk, images)
+        x = _twice(self.context(at_16), at_8)
+        x = self.merge[0](x + self.lateral[0](at_8))
+        x = _twice(x, at_4)
+        x = self.merge[1](x + self.lateral[1](at_4))
+        shallow = self.shallow(images)
+        x = self.last(torch.cat((_twice(x, shallow), shallow), 1))
+        out = self.head(x).float()
+        # the ray's own direction as the normal to begin with: every surface that is seen faces the camera
+        rays = F.interpolate(rays, out.shape[-2:], mode="area")
+        facing = -F.normalize(torch.cat((rays, torch.ones_like(rays[:, :1])), 1), dim=1)
+        return DepthOutput(
+            math.log(self.config.depth_m) + out[:, 0],
+            (out[:, 1] - 1.5).clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA),
+            F.normalize(facing + out[:, 2:5], dim=1),
+            F.softplus(out[:, 5] + 1) + MIN_KAPPA,
+        )
+
+
+def _block(inside: int, outside: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, kernel, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _twice(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def ray_image(intrinsics: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, 2, H, W) x/z and y/z of the rays through the pixel centres; intrinsics (B, 4)."""
+    x = torch.arange(width, device=intrinsics.device, dtype=intrinsics.dtype)
+    y = torch.arange(height, device=intrinsics.device, dtype=intrinsics.dtype)
+    fx, fy, cx, cy = (v[:, None, None] for v in intrinsics.unbind(-1))
+    shape = (len(intrinsics), height, width)
+    return torch.stack((((x - cx) / fx).expand(shape), ((y[:, None] - cy) / fy).expand(shape)), 1)
+
+
+def normal_error_deg(kappa: torch.Tensor) -> torch.Tensor:
+    """Expected angle of error in degrees of an angular von Mises–Fisher distribution of a concentration."""
+    decay = torch.exp(-kappa * math.pi)
+    return torch.rad2deg(2 * kappa / (kappa.square() + 1) + decay * math.pi / (1 + decay))
+
+
+class OurDepthNormals:
+    """A `DepthNormals` from our own network."""
+
+    def __init__(self, network: DepthNet, device="cpu"):
+        self.network, self.device = network.to(device).eval().requires_grad_(False), torch.device(device)
+
+    @classmethod
+    def load(cls, weights: Path, device="cpu") -> OurDepthNormals:
+        """From a file of `sparc train-perception depth`. Raises ValueError naming the file."""
+        return cls(load_predictor(weights, DepthNetConfig, DepthNet, device)[0], device)
+
+    @torch.no_grad()
+    def predict(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        """See `DepthNormals`. Raises ValueError when image and camera differ in size."""
+        height, width = image_rgb.shape[:2]
+        if (camera.width, camera.height) != (width, height):
+            raise ValueError(f"the camera is {camera.width}×{camera.height}, the image {width}×{height}")
+        config = self.network.config
+        small = cv2.resize(image_rgb, (config.width_px, config.height_px), interpolation=cv2.INTER_AREA)
+        scale = np.array([config.width_px / width, config.height_px / height])
+        focal = np.array([camera.fx, camera.fy]) * scale
+        centre = (np.array([camera.cx, camera.cy]) + 0.5) * scale - 0.5
+        intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=self.device)
+        rgb = torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None].float() / 255
+        found = self.network(rgb, ray_image(intrinsics, config.height_px, config.width_px))
+        depth = _resized(found.log_depth.exp()[0], width, height)
+        sigma = _resized(found.log_sigma.exp()[0], width, height) * depth
+        normal = _resized(found.normal[0].permute(1, 2, 0), width, height)
+        normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+        error = _resized(normal_error_deg(found.kappa)[0], width, height)
+        return DepthPrediction(depth, normal, np.ones((height, width), dtype=bool), sigma, error)
+
+
+def _resized(values: torch.Tensor, width: int, height: int) -> np.ndarray:
+    return cv2.resize(values.float().cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,52 @@
+"""What the predictors of perception take and give: detector, depth and normals, masks.
+
+Each is chosen by configuration and can be used alone. Images are (H, W, 3) uint8 RGB; everything a predictor
+returns belongs to the image's own pixels, whatever size its network works at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sparc_core.types import Camera, Detection
+
+
+@dataclass(frozen=True, eq=False)
+class DepthPrediction:
+    """depth_m (H, W) float32 z-depth, 0 unknown; normals_cam (H, W, 3) float32 unit, facing the camera, 0
+    unknown; depth_sigma_m (H, W) float32 standard deviation and normal_sigma_deg (H, W) float32 expected
+    angle of error, or None where the predictor does not say. predicted (H, W) bool: where the depth is a
+    guess and not measured."""
+
+    depth_m: np.ndarray
+    normals_cam: np.ndarray
+    predicted: np.ndarray
+    depth_sigma_m: np.ndarray | None = None
+    normal_sigma_deg: np.ndarray | None = None
+
+
+class Detector(Protocol):
+    """Finds objects of the categories the aligner knows."""
+
+    def detect(self, image_rgb: np.ndarray) -> list[Detection]:
+        """Boxes with category and score, the best first; with masks where the detector has them."""
+        ...
+
+
+class DepthNormals(Protocol):
+    """Predicts depth and normals from an image."""
+
+    def predict(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        """Depth and normals of every pixel. The camera has the image's size and no distortion."""
+        ...
+
+
+class Masker(Protocol):
+    """Cuts objects out of their boxes."""
+
+    def masks(self, image_rgb: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """(D, H, W) float32 in [0, 1]: for each of the boxes (D, 4), which pixels are the object's."""
+        ...

@@ -1,0 +1,126 @@
+"""torchvision's Mask R-CNN: our small one with the nine categories, or the one with COCO's classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import (
+    MaskRCNN_ResNet50_FPN_Weights,
+    MaskRCNNHeads,
+    MaskRCNNPredictor,
+)
+from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from sparc_core.perception.predictor_file import load_predictor, load_state
+from sparc_core.perception.trunk import CHANNELS, resnet_trunk
+from sparc_core.types import CATEGORIES, Detection
+
+LEVELS = ("0", "1", "2")
+COCO_CLASSES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+COCO_TO_OURS = {"chair": "chair", "couch": "sofa", "bed": "bed", "dining table": "table", "tv": "display"}
+
+
+@dataclass(frozen=True)
+class MaskRcnnConfig:
+    """The small network. categories: in the order of its outputs. short_px, long_px: images are scaled to
+    fit. channels of the pyramid; box_features of the box head; mask_channels of the mask head. box_samples:
+    regions an image in training."""
+
+    categories: tuple[str, ...] = CATEGORIES
+    short_px: int = 240
+    long_px: int = 320
+    channels: int = 96
+    box_features: int = 256
+    mask_channels: int = 96
+    box_samples: int = 96
+    anchors_px: tuple[tuple[int, ...], ...] = field(
+        default=((14, 22), (32, 46), (68, 100), (145, 210)),
+    )
+
+    def __post_init__(self):
+        if len(self.anchors_px) != len(LEVELS) + 1:
+            levels = len(LEVELS) + 1
+            raise ValueError(f"mask_rcnn anchors_px needs {levels} levels, got {len(self.anchors_px)}")
+        for name in ("short_px", "long_px", "channels", "box_features", "mask_channels", "box_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"mask_rcnn {name} must be at least 1, got {getattr(self, name)}")
+
+
+def build_mask_rcnn(config: MaskRcnnConfig) -> MaskRCNN:
+    """The network with random weights; class 0 is the background."""
+    classes = len(config.categories) + 1
+    trunk = resnet_trunk()
+    backbone = BackboneWithFPN(trunk, dict(trunk.return_layers), list(CHANNELS), config.channels)
+    backbone.body = trunk
+    anchors = AnchorGenerator(config.anchors_px, ((0.5, 1.0, 2.0),) * len(config.anchors_px))
+    mask_channels = config.mask_channels
+    return MaskRCNN(
+        backbone,
+        min_size=config.short_px, max_size=config.long_px,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(config.channels, anchors.num_anchors_per_location()[0]),
+        rpn_pre_nms_top_n_train=600, rpn_pre_nms_top_n_test=300,
+        rpn_post_nms_top_n_train=300, rpn_post_nms_top_n_test=100,
+        box_roi_pool=MultiScaleRoIAlign(list(LEVELS), 7, 2),
+        box_head=TwoMLPHead(config.channels * 49, config.box_features),
+        box_predictor=FastRCNNPredictor(config.box_features, classes),
+        box_batch_size_per_image=config.box_samples,
+        box_detections_per_img=50,
+        mask_roi_pool=MultiScaleRoIAlign(list(LEVELS), 14, 2),
+        mask_head=MaskRCNNHeads(config.channels, (mask_channels, mask_channels), 1),
+        mask_predictor=MaskRCNNPredictor(mask_channels, mask_channels, classes),
+    )  # fmt: skip
+
+
+class MaskRcnnDetector:
+    """A `Detector` and `Masker` from a Mask R-CNN.
+
+    names: what each class of the network is called here, None for classes to leave out; index 0 is the
+    background. min_score: boxes below are dropped.
+    """
+
+    def __init__(
+        self, network: MaskRCNN, names: tuple[str | None, ...], device="cpu", min_score: float = 0.3
+    ):
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"detector min_score must be in [0, 1], got {min_score}")
+        self.network, self.names = network.to(device).eval().requires_grad_(False), names
+        self.device, self.min_score = torch.device(device), min_score
+
+    @classmethod
+    def load(cls, weights: Path, device="cpu", min_score: float = 0.3) -> MaskRcnnDetector:
+        """Our network from a file of `sparc train-perception detector`. Raises ValueError naming the file."""
+        network, config = load_predictor(weights, MaskRcnnConfig, build_mask_rcnn, device)
+        return cls(network, (None, *config.categories), device, min_score)
+
+    @classmethod
+    def load_coco(cls, weights: Path, device="cpu", min_score: float = 0.3) -> MaskRcnnDetector:
+        """torchvision's `maskrcnn_resnet50_fpn` with COCO's classes, from its own .pth file, which users
+        download; chair, couch, bed, dining table and tv are kept. Raises ValueError naming the file."""
+        network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=len(COCO_CLASSES))
+        load_state(network, weights)
+        names = tuple(COCO_TO_OURS.get(name) for name in COCO_CLASSES)
+        return cls(network, names, device, min_score)
+
+    @torch.no_grad()
+    def detect(self, image_rgb: np.ndarray) -> list[Detection]:
+        """See `Detector`."""
+        image = torch.from_numpy(np.ascontiguousarray(image_rgb)).to(self.device)
+        found = self.network([image.permute(2, 0, 1).float() / 255])[0]
+        detections = []
+        for box, label, score, mask in zip(
+            found["boxes"], found["labels"].tolist(), found["scores"].tolist(), found["masks"], strict=True
+        ):
+            if score >= self.min_score and self.names[label] is not None:
+                pixels = (mask[0] > 0.5).cpu().numpy()
+                # torchvision's boxes end at pixel corners, ours count from pixel centres
+                corners = tuple(float(v) - 0.5 for v in box)
+                detections.append(Detection(corners, self.names[label], score, mask=pixels))
+        return detections

@@ -1,0 +1,174 @@
+"""`sparc train-perception`: train what sees boxes, masks, depth, normals and CAD models in an RGB image."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparc_core.scripts.errors import report_bad_input
+
+app = typer.Typer(help="Render pictures and train the predictors that see RGB alone.", no_args_is_help=True)
+
+VALIDATE = 100  # pictures looked at now and then
+LOWEST_SCORE = 0.05  # of detections that count for average precision
+
+_pictures, _folder = None, None  # of this worker process
+
+
+@app.callback()
+def _group() -> None:
+    """Render pictures and train the predictors that see RGB alone."""
+
+
+@app.command()
+def pictures(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; those that are there are kept.")],
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 12_000,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with a PictureSetConfig; unnamed options keep their defaults.")
+    ] = None,
+    cad_library: Annotated[
+        list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out CAD models whose id begins so, a source kept for tests; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes the pictures.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+) -> None:
+    """Render rooms with textures, lamps and a camera's flaws, with depth, normals and objects."""
+    from rich.progress import track
+
+    from sparc_core.config import from_dict, load_yaml
+    from sparc_core.scripts.libraries import open_libraries
+    from sparc_core.synth.picture_set import INDEX, PictureFolder, PictureSetConfig
+
+    specs, held = cad_library or ["procedural:0-79"], hold_out or []
+    with report_bad_input():
+        settings = from_dict(PictureSetConfig, load_yaml(config) if config else {}, str(config))
+        open_libraries(specs, held)  # whatever is wrong with them shows here
+        out.mkdir(parents=True, exist_ok=True)
+        index = out / INDEX
+        there = {e["number"] for e in PictureFolder(out).entries} if index.exists() else set()
+    missing = [number for number in range(count) if number not in there]
+    jobs = min(jobs or os.cpu_count() or 1, max(1, len(missing)))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, _start, (out, settings, specs, held, seed)) as pool, index.open("a") as file:
+        lines = pool.imap_unordered(_draw, missing, chunksize=4)
+        for line in track(lines, total=len(missing), description="rendering"):
+            file.write(line + "\n")
+    typer.echo(f"{count} pictures in {out}, {len(missing)} of them new")
+
+
+def _start(out: Path, settings, specs: list[str], held: list[str], seed: int) -> None:
+    """Load the CAD models once a process."""
+    global _pictures, _folder
+    import torch
+
+    from sparc_core.scripts.libraries import open_libraries
+    from sparc_core.synth.picture_set import PictureSet
+
+    torch.set_num_threads(1)
+    _pictures, _folder = PictureSet(open_libraries(specs, held), settings, seed), out
+
+
+def _draw(number: int) -> str:
+    from sparc_core.synth.picture_set import write_picture
+
+    return write_picture(_folder, number, *_pictures.draw(number))
+
+
+@app.command()
+def depth(
+    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
+    pictures: Annotated[Path, typer.Option(help="Folder of pictures to train on.")],
+    validation: Annotated[Path, typer.Option(help="Folder of pictures to validate on.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with a DepthTraining; unnamed options keep their defaults.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
+    stop_after_min: Annotated[
+        float, typer.Option(help="Save and stop after this many minutes; resume later.")
+    ] = 0.0,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+) -> None:
+    """Train depth and normals from one image; Ctrl-C saves a checkpoint to resume from.
+
+    Several processes or GPUs: torchrun --nproc-per-node N -m sparc_core.scripts.main train-perception depth …
+    """
+    from sparc_core.evaluation.perception import measure_depth
+    from sparc_core.perception.depth_net import OurDepthNormals
+    from sparc_core.training.predictors import DepthTraining
+
+    def measure(network, folder, settings) -> dict:
+        return measure_depth(OurDepthNormals(network), folder, VALIDATE)
+
+    _train(DepthTraining, measure, out, pictures, validation, config, device, threads, stop_after_min, resume)
+
+
+@app.command()
+def detector(
+    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
+    pictures: Annotated[Path, typer.Option(help="Folder of pictures to train on.")],
+    validation: Annotated[Path, typer.Option(help="Folder of pictures to validate on.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with a DetectorTraining; unnamed options keep their defaults.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
+    stop_after_min: Annotated[
+        float, typer.Option(help="Save and stop after this many minutes; resume later.")
+    ] = 0.0,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+) -> None:
+    """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
+    from sparc_core.evaluation.perception import measure_detector
+    from sparc_core.perception.mask_rcnn import MaskRcnnDetector
+    from sparc_core.training.predictors import DetectorTraining
+
+    def measure(network, folder, settings) -> dict:
+        categories = settings.network.categories
+        detector = MaskRcnnDetector(network, (None, *categories), min_score=LOWEST_SCORE)
+        return measure_detector(detector, categories, folder, VALIDATE)
+
+    _train(
+        DetectorTraining, measure, out, pictures, validation, config, device, threads, stop_after_min, resume
+    )
+
+
+def _train(kind, measure, out, pictures, validation, config, device, threads, stop_after_min, resume) -> None:
+    """Train what a configuration of a kind builds; measure(network, folder, settings) -> figures by name."""
+    import torch
+
+    from sparc_core.config import from_dict, load_yaml
+    from sparc_core.perception.predictor_file import save_predictor
+    from sparc_core.scripts.training_run import TrainingRun, check_out
+    from sparc_core.synth.picture_set import PictureFolder
+    from sparc_core.training.predictors import make_trainer
+
+    with report_bad_input():
+        check_out(out, resume)
+        if threads:
+            torch.set_num_threads(threads)
+        settings = from_dict(kind, load_yaml(config) if config else {}, str(config))
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        unseen = PictureFolder(validation)
+        trainer = make_trainer(settings, PictureFolder(pictures), chosen)
+
+        def figures() -> dict:
+            network = settings.build()
+            network.load_state_dict(trainer.averaged)
+            return measure(network, unseen, settings)
+
+        def write(path: Path) -> None:
+            save_predictor(path, trainer.averaged, settings.network, half=True)
+
+        run = TrainingRun(out, settings, trainer, figures, write, stop_after_min)
+        run.start(resume)
+    run.go()

@@ -1,0 +1,161 @@
+"""What every training command does around its trainer: checkpoints, weights, log, curves, interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+CHECKPOINT_EVERY_S = 180.0
+VALIDATE_EVERY_S = 600.0
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, or to resume none, before anything is loaded."""
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{checkpoint} exists: give --resume to go on, or another --out")
+    if resume and not checkpoint.exists():
+        raise ValueError(f"nothing to resume: {checkpoint} does not exist")
+
+
+class TrainingRun:
+    """Files, log lines, curves and interruptions of one training run.
+
+    config: of the whole run, written beside the weights. trainer: with step, progress, rank, images_a_step,
+    run, state and load_state. measure: figures of the network so far on data it has not seen, by name.
+    write_weights: writes the averaged weights to a path.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        config,
+        trainer,
+        measure: Callable[[], dict],
+        write_weights: Callable[[Path], None],
+        stop_after_min: float,
+    ):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.out, self.config, self.trainer = out, config, trainer
+        self.measure, self.write_weights = measure, write_weights
+        self.deadline = time.monotonic() + stop_after_min * 60 if stop_after_min > 0 else float("inf")
+        self.interrupted = False
+        self.smooth: dict[str, float] = {}
+        self.last_checkpoint = self.last_validation = time.monotonic()
+        self.progress = Progress(
+            TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[rate]:.0f} images/s"),
+            disable=trainer.rank != 0 or not sys.stdout.isatty(),
+        )  # fmt: skip
+        self.task = self.progress.add_task(
+            "training", total=1.0, step=trainer.step, loss=float("nan"), rate=0.0
+        )
+        self.board = None
+
+    def start(self, resume: bool) -> None:
+        import torch
+        import yaml
+        from tensorboardX import SummaryWriter
+
+        from sparc_core.config import to_dict
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if resume:
+            stored = torch.load(
+                self.out / "checkpoint.pt", map_location=self.trainer.device, weights_only=True
+            )
+            self.trainer.load_state(stored)
+        if self.trainer.rank == 0:
+            if resume:
+                typer.echo(f"resumed at step {self.trainer.step}")
+            plain = json.loads(json.dumps(to_dict(self.config)))
+            (self.out / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+            self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.trainer.step)
+
+    def go(self) -> None:
+        """Train to the end, or until it is interrupted."""
+        with self.progress:
+            self.trainer.run(self.report, self.should_stop, self.save, self.save_now)
+        self.finish()
+
+    def should_stop(self) -> bool:
+        return self.interrupted or time.monotonic() > self.deadline
+
+    def save_now(self) -> bool:
+        return time.monotonic() - self.last_checkpoint > CHECKPOINT_EVERY_S
+
+    def report(self, metrics: dict) -> None:
+        """Takes the figures of every image batch; validates now and then."""
+        seconds = metrics["elapsed_s"] - self.smooth.get("elapsed_s", 0.0)
+        for name, value in metrics.items():
+            previous = self.smooth.get(name, value)
+            self.smooth[name] = (
+                value if name in ("step", "elapsed_s", "learning_rate") else 0.98 * previous + 0.02 * value
+            )
+        rate = self.trainer.images_a_step / max(seconds, 1e-9)
+        for name in set(metrics) - {"step", "elapsed_s"}:
+            self.board.add_scalar(f"train/{name}", metrics[name], metrics["step"])
+        self.progress.update(
+            self.task,
+            completed=self.trainer.progress,
+            step=metrics["step"],
+            loss=self.smooth["loss"],
+            rate=rate,
+        )
+        if time.monotonic() - self.last_validation > VALIDATE_EVERY_S:
+            self._validate()
+            self.last_validation = time.monotonic()
+
+    def save(self, state: dict) -> None:
+        """Write checkpoint, weights and log line."""
+        import torch
+
+        self.last_checkpoint = time.monotonic()
+        partial = self.out / "checkpoint.partial"
+        torch.save(state, partial)
+        partial.replace(self.out / "checkpoint.pt")
+        self.write_weights(self.out / "weights.safetensors")
+        if self.smooth:
+            self._log(self.smooth)
+
+    def finish(self) -> None:
+        if self.trainer.rank != 0:
+            return
+        if self.smooth:  # a run that was finished before has nothing new to show
+            self._validate()
+        self.board.close()
+        how = "finished" if self.trainer.progress >= 1 else "stopped"
+        typer.echo(f"{how} at step {self.trainer.step}: {self.out / 'weights.safetensors'}")
+
+    def _validate(self) -> None:
+        found = self.measure()
+        for name, value in found.items():
+            self.board.add_scalar(f"validation/{name}", value, self.trainer.step)
+        self._log({**self.smooth, "validation": found})
+        self._draw()
+
+    def _log(self, values: dict) -> None:
+        line = json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()})
+        with (self.out / "train.jsonl").open("a") as file:
+            file.write(line + "\n")
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _draw(self) -> None:
+        """The curves so far, as a picture."""
+        from sparc_core.evaluation.plots import plot_training
+
+        lines = (self.out / "train.jsonl").read_text().splitlines()
+        plot_training([json.loads(line) for line in lines], self.out / "curves.png")
+
+    def _interrupt(self, *_) -> None:
+        self.interrupted = True

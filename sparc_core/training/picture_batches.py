@@ -1,0 +1,156 @@
+"""Batches of stored pictures for training: mirrored, cropped and with other colours, intrinsics to match."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+
+from sparc_core.synth.picture_set import PictureFolder, StoredPicture
+from sparc_core.types import CATEGORIES
+
+MIN_BOX_PX = 6  # an object cut to less by a crop is no longer to be found
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """mirror: share of the pictures that are mirrored. crop: share of which a part is enlarged to the whole,
+    at least `smallest` of its sides. colour: how much brightness, contrast and saturation change; grey: share
+    without colours."""
+
+    mirror: float = 0.5
+    crop: float = 0.5
+    smallest: float = 0.6
+    colour: float = 0.35
+    grey: float = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class PictureBatch:
+    """rgb (B, 3, H, W) in [0, 1]; intrinsics (B, 4); depth_m (B, H, W), 0 unknown; normal (B, 3, H, W), 0
+    unknown; objects: for every picture boxes (D, 4) x0, y0, x1, y1 from pixel corners, labels (D,) from 1 and
+    masks (D, H, W) uint8."""
+
+    rgb: torch.Tensor
+    intrinsics: torch.Tensor
+    depth_m: torch.Tensor
+    normal: torch.Tensor
+    objects: list[dict[str, torch.Tensor]]
+
+    def to(self, device) -> PictureBatch:
+        """The same on a device."""
+        tensors = {n: getattr(self, n).to(device) for n in ("rgb", "intrinsics", "depth_m", "normal")}
+        return PictureBatch(
+            **tensors, objects=[{k: v.to(device) for k, v in o.items()} for o in self.objects]
+        )
+
+
+class PictureBatches:
+    """Draws batches of a folder at random. threads read and decode; what is drawn depends on the generator
+    alone."""
+
+    def __init__(self, folder: PictureFolder, size: int, augment: AugmentConfig | None, threads: int = 2):
+        self.folder, self.size, self.augment = folder, size, augment
+        self.pool = ThreadPoolExecutor(threads) if threads else None
+
+    def draw(self, generator: torch.Generator) -> PictureBatch:
+        """The next batch."""
+        positions = torch.randint(len(self.folder), (self.size,), generator=generator).tolist()
+        seeds = torch.randint(2**31, (self.size,), generator=generator).tolist()
+        return self.collect(positions, seeds)
+
+    def collect(self, positions: list[int], seeds: list[int] | None = None) -> PictureBatch:
+        """Certain pictures; seeds of their augmentation, or None for pictures as they are."""
+        seeds = seeds if seeds is not None else [None] * len(positions)
+        work = self.pool.map if self.pool else map
+        return stack_pictures(list(work(self._one, positions, seeds)))
+
+    def _one(self, position: int, seed: int | None) -> StoredPicture:
+        picture = self.folder.read(position)
+        if seed is None or self.augment is None:
+            return picture
+        return augmented(picture, self.augment, np.random.default_rng(seed))
+
+
+def stack_pictures(pictures: list[StoredPicture]) -> PictureBatch:
+    """Pictures of one size as tensors."""
+    return PictureBatch(
+        torch.from_numpy(np.stack([p.rgb for p in pictures])).permute(0, 3, 1, 2).float() / 255,
+        torch.from_numpy(np.stack([p.intrinsics for p in pictures])).float(),
+        torch.from_numpy(np.stack([p.depth_m for p in pictures])),
+        torch.from_numpy(np.stack([p.normal_cam for p in pictures])).permute(0, 3, 1, 2),
+        [_targets(p) for p in pictures],
+    )
+
+
+def _targets(picture: StoredPicture) -> dict[str, torch.Tensor]:
+    boxes, labels, masks = [], [], []
+    for item in picture.objects:
+        mask = picture.object == item.number + 1
+        rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+        if len(rows) < MIN_BOX_PX or len(columns) < MIN_BOX_PX:
+            continue
+        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        labels.append(CATEGORIES.index(item.category) + 1)
+        masks.append(mask)
+    height, width = picture.object.shape
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "masks": torch.from_numpy(np.array(masks, dtype=np.uint8).reshape(-1, height, width)),
+    }
+
+
+def augmented(picture: StoredPicture, config: AugmentConfig, rng: np.random.Generator) -> StoredPicture:
+    """Another picture of the same scene by the same kind of camera. Of the objects, `number` and category
+    stay true; poses and boxes are those of the picture before."""
+    if rng.random() < config.crop:
+        picture = _cropped(picture, rng.uniform(config.smallest, 1.0), rng)
+    if rng.random() < config.mirror:
+        picture = _mirrored(picture)
+    rgb = picture.rgb.astype(np.float32)
+    brightness, contrast, saturation = rng.uniform(1 - config.colour, 1 + config.colour, 3)
+    grey = rgb.mean(-1, keepdims=True)
+    rgb = grey + (0.0 if rng.random() < config.grey else saturation) * (rgb - grey)
+    rgb = ((rgb - rgb.mean()) * contrast + rgb.mean()) * brightness
+    return replace(picture, rgb=np.clip(rgb, 0, 255).astype(np.uint8))
+
+
+def _mirrored(picture: StoredPicture) -> StoredPicture:
+    """Seen in a mirror: x turns round."""
+    fx, fy, cx, cy = picture.intrinsics
+    normal = picture.normal_cam[:, ::-1] * np.array([-1, 1, 1], dtype=np.float32)
+    return replace(
+        picture,
+        rgb=picture.rgb[:, ::-1],
+        intrinsics=np.array([fx, fy, picture.rgb.shape[1] - 1 - cx, cy]),
+        depth_m=np.ascontiguousarray(picture.depth_m[:, ::-1]),
+        normal_cam=np.ascontiguousarray(normal),
+        object=picture.object[:, ::-1],
+    )
+
+
+def _cropped(picture: StoredPicture, share: float, rng: np.random.Generator) -> StoredPicture:
+    """A window of `share` of the width and height, enlarged to the whole: a longer lens, turned aside."""
+    height, width = picture.rgb.shape[:2]
+    w, h = round(width * share), round(height * share)
+    x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+    sx, sy = width / w, height / h
+    fx, fy, cx, cy = picture.intrinsics
+
+    def enlarged(image, how):
+        return cv2.resize(
+            np.ascontiguousarray(image[y : y + h, x : x + w]), (width, height), interpolation=how
+        )
+
+    return replace(
+        picture,
+        rgb=enlarged(picture.rgb, cv2.INTER_LINEAR),
+        intrinsics=np.array([fx * sx, fy * sy, (cx - x + 0.5) * sx - 0.5, (cy - y + 0.5) * sy - 0.5]),
+        depth_m=enlarged(picture.depth_m, cv2.INTER_NEAREST),
+        normal_cam=enlarged(picture.normal_cam, cv2.INTER_NEAREST),
+        object=enlarged(picture.object, cv2.INTER_NEAREST),
+    )

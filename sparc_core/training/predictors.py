@@ -1,0 +1,70 @@
+"""What is trained on pictures: the depth network and the detector, each with its losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from sparc_core.perception.depth_net import DepthNet, DepthNetConfig
+from sparc_core.perception.mask_rcnn import MaskRcnnConfig, build_mask_rcnn
+from sparc_core.synth.picture_set import PictureFolder
+from sparc_core.training.depth_loss import DepthLosses
+from sparc_core.training.picture_batches import AugmentConfig, PictureBatches
+from sparc_core.training.predictor_trainer import PredictorTrainConfig, PredictorTrainer
+
+
+@dataclass(frozen=True)
+class DepthTraining:
+    """A run of the depth network."""
+
+    network: DepthNetConfig = field(default_factory=DepthNetConfig)
+    train: PredictorTrainConfig = field(default_factory=PredictorTrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def build(self) -> DepthNet:
+        """The network with random weights."""
+        return DepthNet(self.network)
+
+    def with_losses(self, network: DepthNet) -> torch.nn.Module:
+        """The network as a module that turns a `PictureBatch` into losses."""
+        return DepthLosses(network)
+
+
+class DetectorLosses(torch.nn.Module):
+    """A Mask R-CNN with torchvision's own losses; forward takes a `PictureBatch`."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch) -> dict[str, torch.Tensor]:
+        """batch: a `PictureBatch`."""
+        return self.network(list(batch.rgb), batch.objects)
+
+
+@dataclass(frozen=True)
+class DetectorTraining:
+    """A run of the detector."""
+
+    network: MaskRcnnConfig = field(default_factory=MaskRcnnConfig)
+    train: PredictorTrainConfig = field(default_factory=lambda: PredictorTrainConfig(learning_rate=1e-3))
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def build(self) -> torch.nn.Module:
+        """The network with random weights."""
+        return build_mask_rcnn(self.network)
+
+    def with_losses(self, network) -> torch.nn.Module:
+        """The network as a module that turns a `PictureBatch` into losses."""
+        return DetectorLosses(network)
+
+
+def make_trainer(
+    settings: DepthTraining | DetectorTraining, pictures: PictureFolder, device: str
+) -> PredictorTrainer:
+    """The trainer of a run."""
+    torch.manual_seed(settings.train.seed)
+    network = settings.build()
+    batches = PictureBatches(pictures, settings.train.pictures, settings.augment)
+    return PredictorTrainer(settings.train, settings.with_losses(network), network, batches, device)

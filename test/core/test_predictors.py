@@ -1,0 +1,278 @@
+"""Our predictors: losses, files, adapters, figures, and training that goes on where it stopped."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import furniture
+from scipy.integrate import quad
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from typer.testing import CliRunner
+
+from sparc_core.evaluation.perception import BoxFigures, DepthFigures
+from sparc_core.perception.depth_net import (
+    DepthNet,
+    DepthNetConfig,
+    DepthOutput,
+    OurDepthNormals,
+    normal_error_deg,
+    ray_image,
+)
+from sparc_core.perception.mask_rcnn import COCO_CLASSES, MaskRcnnConfig, MaskRcnnDetector, build_mask_rcnn
+from sparc_core.perception.predictor_file import load_predictor, save_predictor
+from sparc_core.scripts.main import app
+from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
+from sparc_core.synth.pictures import PictureConfig
+from sparc_core.training.depth_loss import depth_losses, halved
+from sparc_core.training.predictor_trainer import PredictorTrainConfig
+from sparc_core.training.predictors import DepthTraining, DetectorTraining, make_trainer
+from sparc_core.types import Camera, Detection
+
+DEPTH = DepthNetConfig(64, 48, channels=(8, 8, 8))
+DETECTOR = MaskRcnnConfig(
+    short_px=48, long_px=64, channels=8, box_features=16, mask_channels=8, box_samples=8
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six small pictures."""
+    path = tmp_path_factory.mktemp("pictures")
+    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(64, 48)))
+    lines = [write_picture(path, i, *pictures.draw(i)) for i in range(6)]
+    (path / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def output(log_depth, log_sigma, normal, kappa):
+    return DepthOutput(*(torch.tensor([[x]]) for x in (log_depth, log_sigma)),
+                       torch.tensor(normal).T[None, :, None], torch.tensor([[kappa]]))  # fmt: skip
+
+
+def test_depth_losses_by_hand():
+    found = output([0.0, 1.0, 5.0], [0.0, -1.0, 0.0], [[0.0, 0, -1], [0, 0, -1], [0, 0, -1]], [1.0, 2.0, 1.0])
+    depth = torch.tensor([[[math.e, math.e, 0.0]]])  # the last is not known
+    normal = torch.tensor([[0.0, 0, -1], [0, -1.0, 0], [0, 0, 0]]).T[None, :, None]
+    losses = depth_losses(found, depth, normal)
+    assert float(losses["depth"]) == pytest.approx((0.5 + (0 - 1)) / 2)
+
+    def angular(angle, kappa):
+        return kappa * angle - math.log(kappa**2 + 1) + math.log(1 + math.exp(-kappa * math.pi))
+
+    expected = (angular(0, 1) + angular(math.pi / 2, 2)) / 2
+    assert float(losses["normal"]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_normals_distribution_adds_up_and_its_mean_angle_is_the_one_stated():
+    for kappa in (0.5, 3.0, 20.0):
+
+        def density(angle, kappa=kappa):
+            scale = (kappa**2 + 1) / (2 * math.pi * (1 + math.exp(-kappa * math.pi)))
+            return scale * math.exp(-kappa * angle) * 2 * math.pi * math.sin(angle)
+
+        assert quad(density, 0, math.pi)[0] == pytest.approx(1)
+        mean = math.degrees(quad(lambda a: a * density(a), 0, math.pi)[0])
+        assert float(normal_error_deg(torch.tensor(kappa))) == pytest.approx(mean, rel=1e-4)
+
+
+def test_rays_are_those_of_the_camera():
+    rays = ray_image(torch.tensor([[100.0, 110.0, 31.0, 23.5]]), 48, 64)
+    assert rays.shape == (1, 2, 48, 64)
+    np.testing.assert_allclose(rays[0, :, 10, 40], [(40 - 31) / 100, (10 - 23.5) / 110], rtol=1e-5)
+
+
+def test_an_untrained_depth_network_faces_the_camera_and_works_at_any_size():
+    torch.manual_seed(0)
+    predictor = OurDepthNormals(DepthNet(DEPTH))
+    for width, height in ((64, 48), (101, 203)):
+        camera = Camera(width, height, 90.0, 95.0, width / 2, height / 2)
+        image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        found = predictor.predict(image, camera)
+        assert found.depth_m.shape == found.depth_sigma_m.shape == (height, width) and found.predicted.all()
+        np.testing.assert_allclose(found.depth_m, DEPTH.depth_m, rtol=0.2)
+        np.testing.assert_allclose(np.linalg.norm(found.normals_cam, axis=-1), 1, atol=1e-4)
+        y, x = np.mgrid[0:height, 0:width]
+        ray = np.stack(((x - camera.cx) / 90, (y - camera.cy) / 95, np.ones_like(x)), -1)
+        assert ((found.normals_cam * ray).sum(-1) < 0).mean() > 0.98
+    with pytest.raises(ValueError, match="the camera is 101×203, the image 64×48"):
+        predictor.predict(np.zeros((48, 64, 3), np.uint8), camera)
+    with pytest.raises(ValueError, match="depth_net width_px must be a multiple of 16.*got 100"):
+        DepthNetConfig(width_px=100)
+
+
+def test_weights_come_back_in_16_bits_and_wrong_files_are_named(tmp_path):
+    torch.manual_seed(0)
+    network, path = DepthNet(DEPTH), tmp_path / "d.safetensors"
+    save_predictor(path, network.state_dict(), DEPTH, half=True)
+    found, config = load_predictor(path, DepthNetConfig, DepthNet)
+    assert config == DEPTH
+    for name, value in network.state_dict().items():
+        if value.ndim > 1:
+            torch.testing.assert_close(found.state_dict()[name], value.half().float())
+        else:
+            assert torch.equal(found.state_dict()[name], value)
+    with pytest.raises(ValueError, match=r"d.safetensors: expected those of a MaskRcnnConfig, got DepthNet"):
+        MaskRcnnDetector.load(path)
+    with pytest.raises(ValueError, match="gone.safetensors: no such file"):
+        OurDepthNormals.load(tmp_path / "gone.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="text.safetensors: not a readable"):
+        OurDepthNormals.load(tmp_path / "text.safetensors")
+    state = network.state_dict()
+    del state["head.bias"]
+    save_predictor(path, state, DEPTH)
+    with pytest.raises(ValueError, match="do not fit the network: head.bias is missing"):
+        OurDepthNormals.load(path)
+
+
+def test_coco_weights_of_torchvisions_own_file_are_loaded_and_their_classes_mapped(tmp_path):
+    torch.manual_seed(0)
+    network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    torch.save(network.state_dict(), tmp_path / "maskrcnn.pth")
+    detector = MaskRcnnDetector.load_coco(tmp_path / "maskrcnn.pth")
+    for name, value in network.state_dict().items():
+        assert torch.equal(detector.network.state_dict()[name], value), name
+    assert detector.names[COCO_CLASSES.index("couch")] == "sofa"
+    assert detector.names[COCO_CLASSES.index("person")] is None
+    assert {n for n in detector.names if n} == {"chair", "sofa", "bed", "table", "display"}
+    with pytest.raises(ValueError, match="no such file"):
+        MaskRcnnDetector.load_coco(tmp_path / "other.pth")
+
+
+class PlannedBoxes(torch.nn.Module):
+    """In place of a Mask R-CNN: always the same answer."""
+
+    def forward(self, images):
+        self.image = images[0]
+        masks = torch.zeros(3, 1, *images[0].shape[-2:])
+        masks[0, 0, 2:5, 3:7] = 0.9
+        return [{
+            "boxes": torch.tensor([[3.0, 2, 7, 5], [0, 0, 9, 9], [1, 1, 4, 4]]),
+            "labels": torch.tensor([2, 1, 2]), "scores": torch.tensor([0.9, 0.8, 0.2]), "masks": masks,
+        }]  # fmt: skip
+
+
+def test_detections_have_our_names_boxes_between_pixels_and_masks():
+    network = PlannedBoxes()
+    detector = MaskRcnnDetector(network, (None, None, "bed"))
+    image = np.arange(10 * 12 * 3, dtype=np.uint8).reshape(10, 12, 3)
+    found = detector.detect(image)
+    assert [(d.category, round(d.score, 3)) for d in found] == [
+        ("bed", 0.9)
+    ]  # another class, too low a score
+    assert found[0].box_xyxy == (2.5, 1.5, 6.5, 4.5)
+    assert found[0].mask.sum() == 12 and found[0].mask[2:5, 3:7].all()
+    np.testing.assert_allclose(network.image.permute(1, 2, 0).numpy() * 255, image, atol=1e-3)
+    with pytest.raises(ValueError, match="min_score"):
+        MaskRcnnDetector(network, (None,), min_score=2)
+
+
+def test_depth_figures_by_hand():
+    figures = DepthFigures()
+    truth = np.array([[1.0, 2.0, 0.0]])
+    facing = np.array([[[0, 0, -1.0], [0, 0, -1.0], [0, 0, 0]]])
+    tilt = math.radians(20)
+    found = np.array([[[0, 0, -1.0], [0, math.sin(tilt), -math.cos(tilt)], [1, 0, 0]]])
+    figures.add(np.array([[1.1, 3.0, 9.0]]), found, truth, facing)
+    assert figures.summary() == {
+        "abs_rel": pytest.approx((0.1 + 0.5) / 2), "delta": 0.5,
+        "normals_11.25": 0.5, "normals_22.5": 1.0, "normals_30": 1.0,
+    }  # fmt: skip
+    assert math.isnan(DepthFigures().summary()["abs_rel"])
+
+
+def test_box_figures_by_hand():
+    figures = BoxFigures(("bed", "sofa"))
+    figures.add(
+        [Detection((0, 0, 10, 10), "bed", 0.9), Detection((50, 50, 60, 60), "bed", 0.95)],
+        [(0, 0, 10, 10)], ["bed"],
+    )  # fmt: skip
+    figures.add([Detection((0, 0, 10, 10), "bed", 0.8)], [(0, 0, 10, 10)], ["sofa"])
+    found = figures.summary()
+    # bed: precision 1/2 at full recall; sofa: never found
+    assert found["box_ap50"] == pytest.approx(0.25, abs=1e-3)
+    assert BoxFigures(("bed",)).summary()["box_ap50"] != BoxFigures(("bed",)).summary()["box_ap50"]  # NaN
+    nothing = BoxFigures(("bed",))
+    nothing.add([], [(0, 0, 1, 1)], ["bed"])
+    assert nothing.summary() == {"box_ap50": 0.0, "box_ap": 0.0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DepthTraining(DEPTH, PredictorTrainConfig(steps=6, pictures=2, precision="fp32")),
+        DetectorTraining(DETECTOR, PredictorTrainConfig(steps=6, pictures=2, precision="fp32")),
+    ],
+    ids=["depth", "detector"],
+)
+def test_an_interrupted_run_equals_an_uninterrupted_one(folder, settings):
+    def trainer(seed=0):
+        changed = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=seed))
+        return make_trainer(changed, PictureFolder(folder), "cpu")
+
+    whole, logs = trainer(), []
+    whole.run(logs.append)
+    assert len(logs) == 6 and all(np.isfinite(row["loss"]) for row in logs)
+    assert logs[-1]["learning_rate"] < logs[1]["learning_rate"]
+    first = trainer()
+    first.run(lambda row: None, stop=lambda: first.step >= 3)
+    assert first.step == 3
+    second = trainer()
+    second.load_state(first.state())
+    rest = []
+    second.run(rest.append)
+    assert [row["loss"] for row in rest] == [row["loss"] for row in logs[3:]]
+    for name, value in whole.averaged.items():
+        assert torch.equal(value, second.averaged[name]), name
+    assert second.step == 6 and not torch.equal(
+        next(iter(trainer(1).network.parameters())), next(iter(whole.network.parameters()))
+    )
+
+
+def test_training_lowers_the_depth_loss(folder):
+    settings = DepthTraining(DEPTH, PredictorTrainConfig(steps=60, pictures=4, learning_rate=2e-3))
+    trainer, logs = make_trainer(settings, PictureFolder(folder), "cpu"), []
+    trainer.run(logs.append)
+    first, last = (np.mean([row["loss"] for row in part]) for part in (logs[:5], logs[-5:]))
+    assert last < first - 0.3
+
+
+def test_truth_is_taken_every_second_pixel():
+    depth, normal = torch.arange(24.0).view(1, 4, 6), torch.arange(72.0).view(1, 3, 4, 6)
+    few, faces = halved(depth, normal)
+    assert few[0].tolist() == [[0, 2, 4], [12, 14, 16]] and faces.shape == (1, 3, 2, 3)
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("depth", "abs_rel"), ("detector", "box_ap50")])
+def test_the_command_trains_validates_and_resumes(folder, tmp_path, kind, figure):
+    sizes = {"depth": dataclasses.asdict(DEPTH), "detector": dataclasses.asdict(DETECTOR)}[kind]
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps({"network": sizes, "train": {"steps": 3, "pictures": 2}}))
+    arguments = ["train-perception", kind, "--out", str(tmp_path / "run"), "--config", str(config),
+                 "--pictures", str(folder), "--validation", str(folder)]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "run/train.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 3 and figure in rows[-1]["validation"]
+    assert (tmp_path / "run/curves.png").stat().st_size > 1000
+    load = {"depth": OurDepthNormals.load, "detector": MaskRcnnDetector.load}[kind]
+    load(tmp_path / "run/weights.safetensors")
+    assert "exists: give --resume" in CliRunner().invoke(app, arguments).output
+    again = CliRunner().invoke(app, [*arguments, "--resume"])
+    assert again.exit_code == 0 and "resumed at step 3" in again.output
+    wrong = [*arguments[:-1], str(tmp_path)]
+    wrong[3] = str(tmp_path / "other")
+    assert "pictures.jsonl: no such file" in CliRunner().invoke(app, wrong).output
+
+
+def test_wrong_sizes_are_named():
+    with pytest.raises(ValueError, match="mask_rcnn anchors_px needs 4 levels, got 1"):
+        MaskRcnnConfig(anchors_px=((8,),))
+    with pytest.raises(ValueError, match="mask_rcnn channels must be at least 1"):
+        MaskRcnnConfig(channels=0)
+    with pytest.raises(ValueError, match="training precision must be fp32 or bf16, got 'half'"):
+        PredictorTrainConfig(precision="half")
+    assert sum(p.numel() for p in build_mask_rcnn(MaskRcnnConfig()).parameters()) < 6e6
