@@ -28,6 +28,7 @@ setup(
     package_data={"sparc_core": ["weights/*"]},
     install_requires=[
         "torch>=2.6",
+        "torchvision>=0.21",
         "warp-lang>=1.10",
         "numpy>=2.0",
         "scipy>=1.13",
@@ -46,6 +47,9 @@ setup(
         "matplotlib>=3.9",
         "transforms3d>=0.4.2",
     ],
-    extras_require={"bags": ["rosbags>=0.10", "rosbags-image>=0.10"], "vision": ["torchvision"]},
+    extras_require={
+        "bags": ["rosbags>=0.10", "rosbags-image>=0.10"],
+        "models": ["segment-anything", "transformers>=5"],
+    },
     entry_points={"console_scripts": ["sparc = sparc_core.scripts.main:app"]},
 )

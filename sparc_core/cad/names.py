@@ -1,4 +1,4 @@
-"""From names of files and folders to the nine categories."""
+"""From names of files, folders and detectors' classes to the nine categories."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import re
 
 from sparc_core.types import CATEGORIES
 
-#: Other names of the categories, singular; ShapeNet's category numbers are names as well.
+#: Other names of the categories, singular, as files, COCO, Objects365 and ScanNet have them; ShapeNet's
+#: category numbers are names as well.
 ALIASES = {
     "tub": "bathtub", "bath": "bathtub", "02808440": "bathtub",
     "bunk_bed": "bed", "bunkbed": "bed", "sofa_bed": "sofa", "daybed": "bed", "02818832": "bed",
     "trashbin": "bin", "trash_bin": "bin", "trashcan": "bin", "trash_can": "bin", "waste_bin": "bin",
-    "wastebasket": "bin", "garbage_bin": "bin", "dustbin": "bin", "02747177": "bin",
+    "wastebasket": "bin", "garbage_bin": "bin", "garbage_can": "bin", "dustbin": "bin",
+    "recycling_bin": "bin", "waste_container": "bin", "02747177": "bin",
     "bookcase": "bookshelf", "book_case": "bookshelf", "book_shelf": "bookshelf", "shelf": "bookshelf",
     "shelve": "bookshelf", "bookshelve": "bookshelf", "02871439": "bookshelf",
     "cupboard": "cabinet", "wardrobe": "cabinet", "nightstand": "cabinet", "night_stand": "cabinet",
     "bedside_table": "cabinet", "dresser": "cabinet", "sideboard": "cabinet", "tv_stand": "cabinet",
+    "filing_cabinet": "cabinet", "file_cabinet": "cabinet",
     "chest_of_drawers": "cabinet", "drawer": "cabinet", "02933112": "cabinet",
     "armchair": "chair", "stool": "chair", "office_chair": "chair", "desk_chair": "chair",
     "03001627": "chair",
-    "monitor": "display", "tv": "display", "television": "display", "screen": "display",
+    "monitor": "display", "computer_monitor": "display", "tvmonitor": "display", "tv_monitor": "display",
+    "tv": "display", "television": "display", "screen": "display",
     "03211117": "display",
     "couch": "sofa", "loveseat": "sofa", "04256520": "sofa",
-    "desk": "table", "coffee_table": "table", "dining_table": "table", "side_table": "table",
-    "04379243": "table",
+    "desk": "table", "coffee_table": "table", "dining_table": "table", "diningtable": "table",
+    "side_table": "table", "04379243": "table",
 }  # fmt: skip
 _KNOWN = {**{category: category for category in CATEGORIES}, **ALIASES}
 _LONGEST = max(name.count("_") for name in _KNOWN) + 1

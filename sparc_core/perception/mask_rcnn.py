@@ -18,13 +18,13 @@ from torchvision.models.detection.mask_rcnn import (
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from sparc_core.cad.names import exact_category
 from sparc_core.perception.predictor_file import load_predictor, load_state
 from sparc_core.perception.trunk import CHANNELS, resnet_trunk
 from sparc_core.types import CATEGORIES, Detection
 
 LEVELS = ("0", "1", "2")
 COCO_CLASSES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-COCO_TO_OURS = {"chair": "chair", "couch": "sofa", "bed": "bed", "dining table": "table", "tv": "display"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class MaskRcnnDetector:
         download; chair, couch, bed, dining table and tv are kept. Raises ValueError naming the file."""
         network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=len(COCO_CLASSES))
         load_state(network, weights)
-        names = tuple(COCO_TO_OURS.get(name) for name in COCO_CLASSES)
+        names = tuple(exact_category(name) for name in COCO_CLASSES)
         return cls(network, names, device, min_score)
 
     @torch.no_grad()

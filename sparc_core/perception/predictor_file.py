@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparc_core.config import from_dict, to_dict
@@ -58,20 +58,21 @@ def load_predictor(path: Path, kind: type, build, device="cpu"):
 
 
 def load_state(network: nn.Module, path: Path) -> None:
-    """Fill a network from a .pth or .safetensors file of parameters alone. Raises ValueError naming the
-    file."""
+    """Fill a network from a .pth or .safetensors file. Raises ValueError naming the file."""
+    _fill(network, read_state(path), Path(path))
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The parameters of a .pth or .safetensors file. Raises ValueError naming the file."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"weights {path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt", device="cpu") as stored:
-                state = {name: stored.get_tensor(name) for name in stored.keys()}
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, struct.error, OSError, RuntimeError, EOFError) as error:
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what unpickling raises for other files depends on their bytes
         raise ValueError(f"weights {path}: not readable: {error}") from error
-    _fill(network, state, path)
 
 
 def _fill(network: nn.Module, state: dict, path: Path) -> None:

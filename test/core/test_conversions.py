@@ -14,9 +14,8 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).parent))
 from message_stand_ins import camera_info, detection, detections  # noqa: E402
 
-from sparc_core.types import CATEGORIES  # noqa: E402
 from sparc_ros import transform_adapter  # noqa: E402
-from sparc_ros.category_names import CATEGORY_ALIASES, category_of  # noqa: E402
+from sparc_ros.category_names import category_of  # noqa: E402
 from sparc_ros.conversions import (  # noqa: E402
     DetectionRules,
     camera_from_info,
@@ -124,11 +123,6 @@ def test_detection_by_hand():
 )
 def test_category_names(class_id, category):
     assert category_of(class_id, {"56": "chair"}) == category
-
-
-def test_every_alias_leads_to_a_category_and_shadows_none():
-    assert set(CATEGORY_ALIASES.values()) <= set(CATEGORIES)
-    assert not set(CATEGORY_ALIASES) & set(CATEGORIES)
 
 
 def test_model_ids_fix_the_model_only_when_the_library_has_them():
