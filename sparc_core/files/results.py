@@ -15,16 +15,25 @@ from sparc_core.types import AlignedObject, AlignmentResult, SkippedDetection
 RESULT_VERSION = 1
 
 
-def write_result(path: str | Path, result: AlignmentResult, *, config: dict | None = None) -> None:
+def write_result(
+    path: str | Path,
+    result: AlignmentResult,
+    *,
+    config: dict | None = None,
+    perception: dict[str, str] | None = None,
+) -> None:
     """Write a RESULT.json in one piece (a reader never sees half a file).
 
-    `config` is the aligner's resolved configuration, kept beside what it gave. Raises ValueError naming
+    `config` is the aligner's resolved configuration, kept beside what it gave; `perception` says which
+    predictors saw what. Raises ValueError naming
     object and field for a wrong shape, a value that is not finite, or a `config` JSON cannot hold.
     """
     path = Path(path)
     content = result_to_json(result)
     if config is not None:
         content["config"] = config
+    if perception is not None:
+        content["perception"] = perception
     try:
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:

@@ -104,6 +104,14 @@ class Rectifier:
             cv2.remap(pixels, uv, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0) > 0
         )
 
+    def raw_values(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) or (H, W, C) float32 values of the rectified image to the raw one, nearest neighbour, 0
+        where the rectified image has no such pixel."""
+        if self.is_identity:
+            return values
+        return cv2.remap(values, self._rectified_pixels, None, cv2.INTER_NEAREST,
+                         borderMode=cv2.BORDER_CONSTANT, borderValue=0)  # fmt: skip
+
     def boxes(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """(N, 4) raw boxes to the rectified boxes around their mapped borders, float64.
 

@@ -43,7 +43,7 @@ class ScaleMode(enum.StrEnum):
 class _Inputs:
     image_rgb: object
     camera: Camera
-    detections: tuple[Detection, ...]
+    detections: tuple[Detection, ...] | None
     depth_m: object
 
 
@@ -51,7 +51,9 @@ def command(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Colour image (PNG, JPEG, …).")],
     camera: Annotated[Path, typer.Option(help="CAMERA.json: width, height, fx, fy, cx, cy, …")],
     out: Annotated[Path, typer.Option(help="RESULT.json to write.")],
-    detections: Annotated[Path | None, typer.Option(help="DETS.json: boxes and categories.")] = None,
+    detections: Annotated[
+        Path | None, typer.Option(help="DETS.json: boxes and categories (default: the detector finds them).")
+    ] = None,
     depth: Annotated[Path | None, typer.Option(help="Depth image of the same size and view.")] = None,
     depth_scale: Annotated[
         float | None,
@@ -62,6 +64,21 @@ def command(
     ] = None,
     depth_predicted: Annotated[
         bool, typer.Option("--depth-predicted", help="The depth is a network's guess from the image.")
+    ] = False,
+    detector: Annotated[
+        str,
+        typer.Option(help="Weights of ours, coco:FILE (torchvision's Mask R-CNN) or hf:NAME (transformers)."),
+    ] = "",
+    depth_model: Annotated[
+        str, typer.Option(help="Depth from the image: weights of ours or hf:NAME; used without --depth.")
+    ] = "",
+    masks: Annotated[str, typer.Option(help="sam:FILE: masks by segment-anything.")] = "",
+    min_score: Annotated[float, typer.Option(help="Of detections.")] = 0.4,
+    fill_holes: Annotated[
+        bool, typer.Option("--fill-holes", help="Holes of --depth are filled by --depth-model.")
+    ] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Models of hf: may be fetched from the Hub.")
     ] = False,
     cad_library: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of CAD models (default: procedural ones)")
@@ -88,6 +105,7 @@ def command(
     try:
         _check_outputs(out, overlay, scene)
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
+        seen = _see(inputs, detector, depth_model, masks, min_score, fill_holes, download, device.value)
         modes = _scale_modes(scale_mode_of or [])
         aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes)
         for path, reason in aligner.cad_library.skipped:
@@ -95,15 +113,17 @@ def command(
         result = aligner.align(
             inputs.image_rgb,
             inputs.camera,
-            inputs.detections,
-            inputs.depth_m,
-            depth_predicted=depth_predicted,
+            seen.detections,
+            seen.depth_m,
+            seen.normals_cam,
+            depth_predicted=depth_predicted or seen.depth_predicted,
         )
-        write_result(out, result, config=_plain(aligner.config))
+        result = dataclasses.replace(result, timing_ms={**seen.timing_ms, **result.timing_ms})
+        write_result(out, result, config=_plain(aligner.config), perception=seen.ran)
         if overlay is not None:
             _write_overlay(overlay, inputs, result, aligner.cad_library)
         if scene is not None:
-            _write_scene(scene, inputs, result, aligner.cad_library)
+            _write_scene(scene, inputs, seen.depth_m, result, aligner.cad_library)
     except (ValueError, OSError) as error:
         if debug:
             raise
@@ -118,11 +138,6 @@ def _read_inputs(
     image: Path, camera: Path, detections: Path | None, depth: Path | None, depth_scale: float | None
 ) -> _Inputs:
     """Everything the aligner needs, with sizes that agree. Raises ValueError or OSError."""
-    if detections is None:
-        raise ValueError(
-            "--detections: expected a DETS.json, got none. Learned detection does not exist yet: draw the "
-            'boxes into a file like [{"box_xyxy": [x0, y0, x1, y1], "category": "chair"}] and name it'
-        )
     if depth_scale is not None and depth is None:
         raise ValueError(f"--depth-scale: expected only together with --depth, got {depth_scale:g} alone")
     intrinsics = read_camera(camera)
@@ -134,11 +149,29 @@ def _read_inputs(
             depth_scale = read_depth_scale(camera) or DEFAULT_DEPTH_UNITS_PER_M
         depth_m = read_depth(depth, depth_scale)
         _check_size(depth, depth_m, intrinsics, camera)
-    found = read_detections(detections)
-    for index, detection in enumerate(found):
+    found = None if detections is None else read_detections(detections)
+    for index, detection in enumerate(found or ()):
         if detection.mask is not None:
             _check_size(f"{detections}: detection {index}: mask", detection.mask, intrinsics, camera)
     return _Inputs(image_rgb, intrinsics, found, depth_m)
+
+
+def _see(inputs: _Inputs, detector, depth, masks, min_score, fill_holes, download, device: str):
+    """Detections and depth by the predictors that were named, or those that were given."""
+    from sparc_core.perception.see import Perception, PerceptionConfig
+
+    config = PerceptionConfig(detector, depth, masks, min_score, fill_holes, download)
+    if inputs.detections is None and not detector:
+        raise ValueError(
+            "expected --detections or --detector, got neither. Draw the boxes into a DETS.json like "
+            '[{"box_xyxy": [x0, y0, x1, y1], "category": "chair"}], or name a detector\'s weights'
+        )
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    perception = Perception.load(config, device)
+    return perception.see(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
 
 
 def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:
@@ -196,12 +229,12 @@ def _write_overlay(path: Path, inputs: _Inputs, result: AlignmentResult, library
     write_image(path, draw_overlay(inputs.image_rgb, inputs.camera, result.objects, library))
 
 
-def _write_scene(path: Path, inputs: _Inputs, result: AlignmentResult, library) -> None:
+def _write_scene(path: Path, inputs: _Inputs, depth_m, result: AlignmentResult, library) -> None:
     from sparc_core.visualise import scene_glb
 
     scene_glb(
         result.objects, library, path,
-        camera=inputs.camera, image_rgb=inputs.image_rgb, depth_m=inputs.depth_m,
+        camera=inputs.camera, image_rgb=inputs.image_rgb, depth_m=depth_m,
     )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from sparc_core.cad.library import CadLibrary, build_model
 from sparc_core.files import read_detections, read_result
+from sparc_core.perception.see import Perception, PerceptionConfig, Seen
 from sparc_core.scripts.main import COMMANDS, app
-from sparc_core.types import CATEGORIES, AlignedObject, AlignmentResult, SkippedDetection
+from sparc_core.types import CATEGORIES, AlignedObject, AlignmentResult, Detection, SkippedDetection
 
 REAL_DETECTIONS = Path(__file__).parents[1] / "data" / "real_detections"
 
@@ -50,10 +51,10 @@ def recorder(monkeypatch):
     def load(weights=None, cad_library=None, *, device="auto", config=None):
         calls.load = (weights, cad_library, device, config)
 
-        def align(image_rgb, camera, detections, depth_m=None, *, depth_predicted=False):
+        def align(image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False):
             calls.align = SimpleNamespace(
                 image_rgb=image_rgb, camera=camera, detections=detections, depth_m=depth_m,
-                depth_predicted=depth_predicted,
+                normals_cam=normals_cam, depth_predicted=depth_predicted,
             )  # fmt: skip
             item = AlignedObject(
                 0, "table", "box", (10.0, 8.0, 50.0, 40.0), np.diag([1.0, -1.0, -1.0]),
@@ -163,7 +164,36 @@ def test_overlay_and_scene_are_written(frame, recorder):
 
 def test_without_detections_the_option_is_named(frame):
     message = refused(frame, without=("--detections",))
-    assert "--detections" in message and "does not exist yet" in message and "box_xyxy" in message
+    assert "--detections" in message and "--detector" in message and "box_xyxy" in message
+
+
+def test_predictors_take_the_place_of_detections_and_depth(frame, recorder, monkeypatch):
+    given = SimpleNamespace()
+
+    def load(config, device):
+        given.config, given.device = config, device
+        depth = np.full((48, 64), 3.0, np.float32)
+        seen = Seen((Detection((1.0, 2.0, 30.0, 40.0), "table", 0.7),), depth, np.zeros((48, 64, 3)), True,
+                    {"detector": "Any", "depth": "Other", "masks": "none"}, {"detector": 12.0})  # fmt: skip
+        return SimpleNamespace(see=lambda *arguments: setattr(given, "see", arguments) or seen)
+
+    monkeypatch.setattr(Perception, "load", load)
+    result = run(frame, "--detector", "d.safetensors", "--depth-model", "hf:depth", "--masks", "sam:s.pth",
+                 "--min-score", "0.6", "--device", "cpu", without=("--detections",))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert given.config == PerceptionConfig("d.safetensors", "hf:depth", "sam:s.pth", 0.6)
+    assert given.device == "cpu" and given.see[2] is None and given.see[3] is None
+    assert recorder.align.depth_predicted and recorder.align.detections[0].box_xyxy == (1.0, 2.0, 30.0, 40.0)
+    written = json.loads((frame / "r.json").read_text())
+    assert written["perception"] == {"detector": "Any", "depth": "Other", "masks": "none"}
+    assert written["timing_ms"]["detector"] == 12.0
+
+
+def test_predictors_that_cannot_be_loaded_are_named(frame, recorder):
+    message = refused(frame, "--detector", frame / "gone.safetensors", without=("--detections",))
+    assert "gone.safetensors: no such file" in message
+    assert "perception masks must be 'sam:FILE'" in refused(frame, "--masks", "s.pth")
+    assert "fill_holes needs a depth predictor" in refused(frame, "--fill-holes")
 
 
 def test_missing_and_broken_files_are_named(frame, recorder):

@@ -1,0 +1,183 @@
+"""From an image to what the aligner needs: detections with masks, depth and normals, by the predictors that
+were chosen. What a sensor or the caller brings is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sparc_core.perception.interfaces import DepthNormals, Detector, Masker
+from sparc_core.perception.rectify import rectifier_for
+from sparc_core.types import Camera, Detection
+
+MIN_SHARED_PIXELS = 200  # of sensor and prediction, to bring the prediction to the sensor's scale
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """Which predictors. detector: a file of our weights (.safetensors), "coco:FILE" for torchvision's Mask
+    R-CNN, "hf:NAME" for a model of transformers (a folder, or a name on the Hub), or "" for none. depth: a
+    file of our weights, "hf:NAME", or "". masks: "sam:FILE" for segment-anything, or "": the detector's own,
+    or cut from the depth. min_score: of detections. fill_holes: predict the depth that a sensor leaves out.
+    download: fetch models from the Hub."""
+
+    detector: str = ""
+    depth: str = ""
+    masks: str = ""
+    min_score: float = 0.4
+    fill_holes: bool = False
+    download: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"perception min_score must be in [0, 1], got {self.min_score}")
+        if self.masks and not self.masks.startswith("sam:"):
+            raise ValueError(f"perception masks must be 'sam:FILE' or empty, got {self.masks!r}")
+        if self.fill_holes and not self.depth:
+            raise ValueError("perception fill_holes needs a depth predictor")
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the aligner is given. depth_m (H, W) float32 or None; normals_cam (H, W, 3) float32 or None: from
+    the depth; depth_predicted: nothing of the depth was measured. ran: which predictors did what; timing_ms
+    of each."""
+
+    detections: tuple[Detection, ...]
+    depth_m: np.ndarray | None
+    normals_cam: np.ndarray | None
+    depth_predicted: bool
+    ran: dict[str, str] = field(default_factory=dict)
+    timing_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Perception:
+    """Runs the predictors on one image after another."""
+
+    def __init__(
+        self,
+        detector: Detector | None = None,
+        depth: DepthNormals | None = None,
+        masker: Masker | None = None,
+        fill_holes: bool = False,
+    ):
+        self.detector, self.depth, self.masker, self.fill_holes = detector, depth, masker, fill_holes
+
+    @classmethod
+    def load(cls, config: PerceptionConfig, device="cpu") -> Perception:
+        """The predictors of a configuration. Raises ValueError naming what cannot be loaded."""
+        return cls(
+            _load_detector(config, device),
+            _load_depth(config, device),
+            _load_masker(config, device),
+            config.fill_holes,
+        )
+
+    def see(
+        self,
+        image_rgb: np.ndarray,
+        camera: Camera,
+        detections: Sequence[Detection] | None = None,
+        depth_m: np.ndarray | None = None,
+    ) -> Seen:
+        """Everything about one image; all arguments and results belong to its raw pixels.
+
+        detections: from outside; None: the detector finds them. depth_m: of a sensor, 0 or NaN unknown; None:
+        predicted, where there is a predictor. Raises ValueError without detections and without a detector.
+        """
+        ran, timing = {}, {}
+
+        def timed(stage: str, function, *args):
+            began = time.perf_counter()
+            result = function(*args)
+            timing[stage] = (time.perf_counter() - began) * 1e3
+            return result
+
+        if detections is None:
+            if self.detector is None:
+                raise ValueError("no detections were given, and there is no detector")
+            detections = timed("detector", self.detector.detect, image_rgb)
+            ran["detector"] = type(self.detector).__name__
+        depth, normals, source = depth_m, None, "sensor" if depth_m is not None else "none"
+        if self.depth is not None and (depth_m is None or self.fill_holes):
+            guess, guessed_normals = timed("depth", self._predict_depth, image_rgb, camera)
+            name = type(self.depth).__name__
+            if depth_m is None:
+                depth, normals, source = guess, guessed_normals, name
+            else:
+                depth, source = fill_holes(depth_m, guess), f"sensor, holes by {name}"
+        ran["depth"] = source
+        if self.masker is not None:
+            detections = timed("masks", self._cut_out, image_rgb, detections)
+            ran["masks"] = type(self.masker).__name__
+        else:
+            own = bool(detections) and all(d.mask is not None for d in detections)
+            cut = "cut from the depth" if depth is not None else "none"
+            ran["masks"] = "those of the detections" if own else cut
+        return Seen(tuple(detections), depth, normals, depth_m is None and depth is not None, ran, timing)
+
+    def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Predictors know pinhole cameras: they see the rectified image."""
+        rectifier = rectifier_for(camera)
+        found = self.depth.predict(rectifier.image(image_rgb), rectifier.camera)
+        return rectifier.raw_values(found.depth_m), rectifier.raw_values(found.normals_cam)
+
+    def _cut_out(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> list[Detection]:
+        boxes = np.array([d.box_xyxy for d in detections], dtype=np.float32).reshape(-1, 4)
+        masks = self.masker.masks(image_rgb, boxes)
+        return [dataclasses.replace(d, mask=m > 0.5) for d, m in zip(detections, masks, strict=True)]
+
+
+def fill_holes(sensor_m: np.ndarray, predicted_m: np.ndarray) -> np.ndarray:
+    """(H, W) the sensor's depth, and where it has none the prediction, brought to the sensor's scale.
+
+    The factor is the median ratio of the pixels that both have; with fewer than `MIN_SHARED_PIXELS` of them
+    the holes stay.
+    """
+    sensor = np.nan_to_num(sensor_m, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    shared = (sensor > 0) & (predicted_m > 0)
+    if shared.sum() < MIN_SHARED_PIXELS:
+        return sensor
+    factor = np.median(sensor[shared] / predicted_m[shared])
+    return np.where(sensor > 0, sensor, factor * predicted_m).astype(np.float32)
+
+
+def _load_detector(config: PerceptionConfig, device):
+    name = config.detector
+    if not name:
+        return None
+    if name.startswith("hf:"):
+        from sparc_core.perception.hf_detector import detector_of
+
+        return detector_of(name.removeprefix("hf:"), device, config.min_score, download=config.download)
+    from sparc_core.perception.mask_rcnn import MaskRcnnDetector
+
+    if name.startswith("coco:"):
+        return MaskRcnnDetector.load_coco(Path(name.removeprefix("coco:")), device, config.min_score)
+    return MaskRcnnDetector.load(Path(name), device, config.min_score)
+
+
+def _load_depth(config: PerceptionConfig, device):
+    name = config.depth
+    if not name:
+        return None
+    if name.startswith("hf:"):
+        from sparc_core.perception.hf_depth import HuggingFaceDepth
+
+        return HuggingFaceDepth.load(name.removeprefix("hf:"), device, download=config.download)
+    from sparc_core.perception.depth_net import OurDepthNormals
+
+    return OurDepthNormals.load(Path(name), device)
+
+
+def _load_masker(config: PerceptionConfig, device):
+    if not config.masks:
+        return None
+    from sparc_core.perception.sam_masks import SamMasker
+
+    return SamMasker.load(Path(config.masks.removeprefix("sam:")), device)
