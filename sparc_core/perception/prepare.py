@@ -17,6 +17,7 @@ from sparc_core.perception.masks import depth_masks
 from sparc_core.perception.normals import normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
+from sparc_core.perception.samples import Frame
 from sparc_core.types import Camera, Detection
 
 MIN_BOX_PX = 4.0
@@ -39,6 +40,20 @@ class PreparedImage:
     boxes_xyxy: np.ndarray
     candidates: tuple[np.ndarray, ...]
     depth_source: str
+
+    def frame(self, detection: torch.Tensor) -> Frame:
+        """What the image is like for blocks of objects: detection (K, N) positions in `kept`, −1 padded."""
+        camera, device, blocks = self.camera, detection.device, len(detection)
+        boxes = torch.from_numpy(self.boxes_xyxy).float().to(device)[detection.clamp(min=0)]
+        up = camera.up_cam or (0.0, -1.0, 0.0)
+        return Frame(
+            intrinsics_tensor(camera, device).expand(blocks, 4),
+            torch.tensor([camera.width, camera.height], dtype=torch.float32, device=device).expand(blocks, 2),
+            boxes,
+            detection >= 0,
+            torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
+            torch.full((blocks,), camera.up_cam is not None, device=device),
+        )
 
 
 def prepare_image(

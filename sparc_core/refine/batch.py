@@ -9,7 +9,6 @@ import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
-from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.geometry.pose import Pose
 from sparc_core.perception.observe import ImageSource
 from sparc_core.perception.samples import Frame, PixelSamples
@@ -106,25 +105,10 @@ def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibr
         fixed = (scale_mode == SCALE_MODES.index("fixed"))[..., None]
         extents = torch.where(fixed, extents, _category_extents(library, model).to(device))
     return SearchBatch(
-        _block_frame(prepared, detection), ImageSource(prepared.channels, detection.clamp(min=0)), detection,
+        prepared.frame(detection), ImageSource(prepared.channels, detection.clamp(min=0)), detection,
         layout[:, 0], layout[:, 1], layout[:, 2], model, scale_mode, extents,
         torch.tensor(valid, device=device),
     )  # fmt: skip
-
-
-def _block_frame(prepared, detection: torch.Tensor) -> Frame:
-    camera, device = prepared.camera, detection.device
-    blocks = len(detection)
-    boxes = torch.from_numpy(prepared.boxes_xyxy).float().to(device)[detection.clamp(min=0)]
-    up = camera.up_cam or (0.0, -1.0, 0.0)
-    return Frame(
-        intrinsics_tensor(camera, device).expand(blocks, 4),
-        torch.tensor([camera.width, camera.height], dtype=torch.float32, device=device).expand(blocks, 2),
-        boxes,
-        detection >= 0,
-        torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
-        torch.full((blocks,), camera.up_cam is not None, device=device),
-    )
 
 
 def _scale_modes(library: CadLibrary, config) -> torch.Tensor:

@@ -142,6 +142,68 @@ def detector(
     )
 
 
+@app.command()
+def retrieval(
+    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with a RetrievalTraining; unnamed options keep their defaults.")
+    ] = None,
+    cad_library: Annotated[
+        list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out CAD models whose id begins so, a source kept for tests; repeatable."),
+    ] = None,
+    validation: Annotated[
+        str, typer.Option(help="CAD library for validation, unseen in training.")
+    ] = "procedural:1000100-1000119",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
+    stop_after_min: Annotated[
+        float, typer.Option(help="Save and stop after this many minutes; resume later.")
+    ] = 0.0,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+) -> None:
+    """Train the embedding of image regions and CAD models on synthetic scenes; no pictures are needed."""
+    import torch
+
+    from sparc_core.cad.library import CadLibrary
+    from sparc_core.cad.tensors import CadTensors
+    from sparc_core.config import from_dict, load_yaml
+    from sparc_core.evaluation.retrieval import measure_retrieval
+    from sparc_core.perception.predictor_file import save_predictor
+    from sparc_core.retrieval.network import RetrievalNet
+    from sparc_core.retrieval.retriever import Retriever
+    from sparc_core.scripts.libraries import open_libraries
+    from sparc_core.scripts.training_run import TrainingRun, check_out
+    from sparc_core.training.retrieval import RetrievalTraining, make_retrieval_trainer
+
+    with report_bad_input():
+        check_out(out, resume)
+        if threads:
+            torch.set_num_threads(threads)
+        settings = from_dict(RetrievalTraining, load_yaml(config) if config else {}, str(config))
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        library = open_libraries(cad_library or ["procedural:0-79"], hold_out or [])
+        unseen = CadLibrary.open(validation)
+        trainer = make_retrieval_trainer(settings, library, chosen)
+
+    def figures() -> dict:
+        network = RetrievalNet(settings.network)
+        network.load_state_dict({name: value.cpu() for name, value in trainer.averaged.items()})
+        retriever = Retriever(network, CadTensors.from_library(unseen))
+        return measure_retrieval(unseen, {"learned": retriever.ranking}, VALIDATE // 2)["learned"]
+
+    def write(path: Path) -> None:
+        save_predictor(path, trainer.averaged, settings.network, half=True)
+
+    with report_bad_input():
+        run = TrainingRun(out, settings, trainer, figures, write, stop_after_min)
+        run.start(resume)
+    run.go()
+
+
 def _train(kind, measure, out, pictures, validation, config, device, threads, stop_after_min, resume) -> None:
     """Train what a configuration of a kind builds; measure(network, folder, settings) -> figures by name."""
     import torch

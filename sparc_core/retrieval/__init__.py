@@ -1,0 +1,1 @@
+"""Which CAD model is it: image regions and CAD models in one embedding space."""
