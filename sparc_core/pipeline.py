@@ -22,6 +22,7 @@ from sparc_core.refine.depth_fit import PREDICTED, SENSOR, fit_search_results
 from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import load_network
 from sparc_core.refine.search import Search
+from sparc_core.retrieval.retriever import Retriever
 from sparc_core.types import SCALE_MODES, AlignedObject, AlignmentResult, Camera, Detection, SkippedDetection
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
@@ -32,14 +33,16 @@ class AlignerConfig:
     """Run-time choices. scale_mode: free (9-DoF), uniform (7-DoF) or fixed (6-DoF, the CAD model's true
     size); scale_modes: (name, mode) pairs that differ from it, a name being a category or a CAD model's id.
     max_candidates: CAD models tried for a detection that names none. refinements: pose updates before the
-    scoring pass. n_bbox, n_cad: pixels and CAD points looked at per object; tokens are a set, so there may
-    be more of them than in training; 0: as in training. finalists: how many rows (candidates and starts) of
-    each object are looked at again after the first score; second_looks: how often, each time with other
-    pixels; σ is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
-    estimate_gravity: find the up direction in the depth image when the camera does not tell it.
-    depth_masks: cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to
-    the depth at the end. max_rows: how many rows (blocks × candidates × starts) go through the network at
-    once, bounding memory. seed: of the pixel and point sampling: the same input gives the same answer.
+    scoring pass. n_bbox, n_cad: pixels and CAD points looked at per object; tokens are a set, so there may be
+    more of them than in training; 0: as in training. finalists: how many rows (candidates and starts) of each
+    object are looked at again after the first score; second_looks: how often, each time with other pixels; σ
+    is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
+    estimate_gravity: find the up direction in the depth image when the camera does not tell it. depth_masks:
+    cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to the depth at
+    the end. max_rows: how many rows (blocks × candidates × starts) go through the network at once, bounding
+    memory. retrieved: CAD models tried that a retrieval finds most alike, in place of max_candidates;
+    retrieval_weight: what a likeness of 1 counts beside σ's logit when they are compared. seed: of the pixel
+    and point sampling: the same input gives the same answer.
 
     Raises ValueError naming the field out of range.
     """
@@ -57,6 +60,8 @@ class AlignerConfig:
     depth_masks: bool = True
     depth_fit: bool = True
     max_rows: int = 256
+    retrieved: int = 5
+    retrieval_weight: float = 5.0
     seed: int = 0
 
     def __post_init__(self):
@@ -67,7 +72,7 @@ class AlignerConfig:
                 raise ValueError(f"scale_modes of {name!r} must be one of {SCALE_MODES}, got {mode!r}")
         if self.initial_scale not in ("model", "category"):
             raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
-        for name in ("max_candidates", "refinements", "finalists", "max_rows"):
+        for name in ("max_candidates", "refinements", "finalists", "max_rows", "retrieved"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("n_bbox", "n_cad", "second_looks"):
@@ -79,7 +84,13 @@ class Aligner:
     """Aligns CAD models to detected objects. Build one with `Aligner.load`, then call `align`."""
 
     def __init__(
-        self, network, model_config, library: CadLibrary, device: torch.device, config: AlignerConfig
+        self,
+        network,
+        model_config,
+        library: CadLibrary,
+        device: torch.device,
+        config: AlignerConfig,
+        retriever: Retriever | None = None,
     ):
         inputs = model_config.inputs
         inputs = replace(inputs, n_bbox=config.n_bbox or inputs.n_bbox, n_cad=config.n_cad or inputs.n_cad)
@@ -92,6 +103,7 @@ class Aligner:
                     f"scale_modes names {name!r}, which is no category or model of the CAD library"
                 )
         self.cad = CadTensors.from_library(library, device)
+        self.retriever = retriever
 
     @classmethod
     def load(
@@ -101,11 +113,14 @@ class Aligner:
         *,
         device: str = "auto",
         config: AlignerConfig | None = None,
+        retrieval: Path | str | None = None,
     ) -> Aligner:
         """An aligner from a weights file (None: the shipped one) and a CAD library (None: procedural).
 
-        device: "auto" (CUDA where there is one), "cpu" or "cuda". Raises ValueError for weights that
-        cannot be read or do not fit their config, and for "cuda" without a usable GPU.
+        retrieval: weights of `sparc train-perception retrieval`, to choose CAD models for detections that
+        name none; None: by their size. device: "auto" (CUDA where there is one), "cpu" or "cuda". Raises
+        ValueError for weights that cannot be read or do not fit their config, and for "cuda" without a usable
+        GPU.
         """
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
@@ -114,7 +129,10 @@ class Aligner:
         chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         network, model_config = load_network(Path(weights) if weights else SHIPPED_WEIGHTS, chosen)
         library = cad_library if cad_library is not None else CadLibrary.open("procedural")
-        return cls(network, model_config, library, torch.device(chosen), config or AlignerConfig())
+        aligner = cls(network, model_config, library, torch.device(chosen), config or AlignerConfig())
+        if retrieval is not None:
+            aligner.retriever = Retriever.load(Path(retrieval), aligner.cad)
+        return aligner
 
     @torch.no_grad()
     def align(
@@ -152,6 +170,8 @@ class Aligner:
             depth_predicted,
         )
         objects: list[AlignedObject] = []
+        if self.retriever is not None and prepared.kept:
+            prepared = clock.measure("retrieve", self._retrieved, prepared, detections)
         if prepared.kept:
             objects = self._search(prepared, detections, clock)
         timing = {
@@ -165,6 +185,18 @@ class Aligner:
         timing["total"] = (time.perf_counter() - began) * 1e3
         skipped = tuple(SkippedDetection(index, reason) for index, reason in prepared.skipped)
         return AlignmentResult(camera, tuple(objects), skipped, timing)
+
+    def _retrieved(self, prepared: PreparedImage, detections) -> PreparedImage:
+        """The image with the most similar CAD models as candidates of the detections that name none."""
+        kept = [detections[i] for i in prepared.kept]
+        ranked = self.retriever.rank(
+            prepared, [d.category for d in kept], self.config.retrieved, self.config.seed
+        )
+        candidates, likeness = list(prepared.candidates), list(prepared.likeness)
+        for i, (detection, (models, values)) in enumerate(zip(kept, ranked, strict=True)):
+            if detection.model_id is None and len(models):
+                candidates[i], likeness[i] = models.cpu().numpy(), values.double().cpu().numpy()
+        return replace(prepared, candidates=tuple(candidates), likeness=tuple(likeness))
 
     def _search(self, prepared: PreparedImage, detections, clock: StageClock) -> list[AlignedObject]:
         """Refine every candidate from four rotations, all in one batch, and keep the best σ."""

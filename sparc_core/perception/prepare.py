@@ -29,8 +29,8 @@ class PreparedImage:
 
     camera: the pinhole of the rectified image, with gravity where it is known or could be estimated.
     kept: which detections are aligned, in order; skipped: (detection, reason). boxes_xyxy (D, 4)
-    rectified and cut at the image; candidates: D arrays of CAD model positions; depth_source:
-    "sensor", "predicted" or "none".
+    rectified and cut at the image; candidates: D arrays of CAD model positions, and likeness: D arrays of how
+    much a retrieval finds them alike, 0 without one; depth_source: "sensor", "predicted" or "none".
     """
 
     camera: Camera
@@ -39,6 +39,7 @@ class PreparedImage:
     skipped: tuple[tuple[int, str], ...]
     boxes_xyxy: np.ndarray
     candidates: tuple[np.ndarray, ...]
+    likeness: tuple[np.ndarray, ...]
     depth_source: str
 
     def frame(self, detection: torch.Tensor) -> Frame:
@@ -90,7 +91,8 @@ def prepare_image(
         for i, box in zip(kept, boxes, strict=True)
     )
     source = "none" if depth is None else "predicted" if depth_predicted else "sensor"
-    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, source)
+    likeness = tuple(np.zeros(len(c)) for c in candidates)
+    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, likeness, source)
 
 
 def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:

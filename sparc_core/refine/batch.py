@@ -40,8 +40,8 @@ class SearchBatch:
     `block[r]`, candidate number `candidate[r]` of each of its objects and start `start[r]`.
 
     block_frame: Frame of the K blocks; detection (K, N) which of the kept detections, −1 padded; model
-    (R, N) CAD model positions; scale_mode (R, N) indices into SCALE_MODES; extents_m (R, N, 3) start
-    extents; valid (R, N).
+    (R, N) CAD model positions; likeness (R, N) added to σ's logit when rows are compared; scale_mode (R, N)
+    indices into SCALE_MODES; extents_m (R, N, 3) start extents; valid (R, N).
     """
 
     block_frame: Frame
@@ -51,6 +51,7 @@ class SearchBatch:
     candidate: torch.Tensor
     start: torch.Tensor
     model: torch.Tensor
+    likeness: torch.Tensor
     scale_mode: torch.Tensor
     extents_m: torch.Tensor
     valid: torch.Tensor
@@ -87,15 +88,17 @@ def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibr
     detection = torch.full((blocks * size,), -1, dtype=torch.long)
     detection[:count] = torch.arange(count)
     detection = detection.view(blocks, size)
-    layout, model, valid = [], [], []
+    layout, model, likeness, valid = [], [], [], []
     for b in range(blocks):
-        members = [
-            prepared.candidates[d] if d >= 0 else np.zeros(0, dtype=np.int64) for d in detection[b].tolist()
-        ]
+        members, alike = (
+            [per_object[d] if d >= 0 else np.zeros(0, dtype=np.int64) for d in detection[b].tolist()]
+            for per_object in (prepared.candidates, prepared.likeness)
+        )
         for c in range(max(len(m) for m in members)):
             for s in range(len(START_AZIMUTHS_DEG)):
                 layout.append((b, c, s))
                 model.append([int(m[min(c, len(m) - 1)]) if len(m) else 0 for m in members])
+                likeness.append([float(a[min(c, len(a) - 1)]) if len(a) else 0.0 for a in alike])
                 valid.append([c < len(m) for m in members])
     layout, model = torch.tensor(layout, device=device), torch.tensor(model, device=device)
     detection = detection.to(device)
@@ -106,7 +109,8 @@ def build_search(prepared, cad: CadTensors, n_mul: int, config, library: CadLibr
         extents = torch.where(fixed, extents, _category_extents(library, model).to(device))
     return SearchBatch(
         prepared.frame(detection), ImageSource(prepared.channels, detection.clamp(min=0)), detection,
-        layout[:, 0], layout[:, 1], layout[:, 2], model, scale_mode, extents,
+        layout[:, 0], layout[:, 1], layout[:, 2], model,
+        config.retrieval_weight * torch.tensor(likeness, device=device), scale_mode, extents,
         torch.tensor(valid, device=device),
     )  # fmt: skip
 

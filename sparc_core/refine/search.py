@@ -62,7 +62,7 @@ class Search:
         every = torch.arange(len(self.batch.block), device=self.batch.block.device)
         rows = every if rows is None else rows
         pose, logit = self._refine(rows)
-        finalists = self._finalists(rows, logit)
+        finalists = self._finalists(rows, logit + self.batch.likeness[rows])
         mean = self._look_again(rows, finalists, pose, logit)
         return self._choose(rows, finalists, pose, mean)
 
@@ -115,7 +115,8 @@ class Search:
 
     def _choose(self, rows, finalists, pose: Pose, mean) -> list[SearchResult]:
         results = []
-        winner = mean.argmax(1)
+        column = torch.arange(finalists.shape[2], device=rows.device)
+        winner = (mean + self.batch.likeness[rows][finalists, column]).argmax(1)
         for b, detections in enumerate(self.batch.detection.tolist()):
             for n, detection in enumerate(detections):
                 if detection < 0:

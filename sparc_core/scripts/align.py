@@ -84,6 +84,10 @@ def command(
         str | None, typer.Option(metavar="DIR", help="Folder of CAD models (default: procedural ones)")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file (default: the shipped one)")] = None,
+    retrieval: Annotated[
+        Path | None,
+        typer.Option(help="Weights that choose CAD models by their look (default: those of the right size)"),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     scale_mode: Annotated[
         ScaleMode, typer.Option(help="free: three scales; uniform: one; fixed: the CAD model's true size.")
@@ -107,7 +111,7 @@ def command(
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
         seen = _see(inputs, detector, depth_model, masks, min_score, fill_holes, download, device.value)
         modes = _scale_modes(scale_mode_of or [])
-        aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes)
+        aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes, retrieval)
         for path, reason in aligner.cad_library.skipped:
             errors.print(f"[yellow]skipped CAD file[/] {escape(str(path))}: {escape(reason)}")
         result = aligner.align(
@@ -205,7 +209,9 @@ def _scale_modes(entries: list[str]) -> tuple[tuple[str, str], ...]:
     return tuple((name, mode) for name, _, mode in (entry.rpartition("=") for entry in entries))
 
 
-def _load_aligner(weights: Path | None, cad_library: str | None, device: str, scale_mode: str, scale_modes):
+def _load_aligner(
+    weights: Path | None, cad_library: str | None, device: str, scale_mode: str, modes, retrieval: Path | None
+):
     # torch and the network take seconds to import: not for --help, nor for a wrong file name.
     from sparc_core.cad.library import CadLibrary
     from sparc_core.pipeline import Aligner, AlignerConfig
@@ -213,8 +219,8 @@ def _load_aligner(weights: Path | None, cad_library: str | None, device: str, sc
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(f"--weights {weights}: no such file")
     library = None if cad_library is None else CadLibrary.open(cad_library)
-    config = AlignerConfig(scale_mode=scale_mode, scale_modes=scale_modes)
-    return Aligner.load(weights, library, device=device, config=config)
+    config = AlignerConfig(scale_mode=scale_mode, scale_modes=modes)
+    return Aligner.load(weights, library, device=device, config=config, retrieval=retrieval)
 
 
 def _plain(config) -> dict:

@@ -48,7 +48,7 @@ def recorder(monkeypatch):
     )
     calls = SimpleNamespace(library=library)
 
-    def load(weights=None, cad_library=None, *, device="auto", config=None):
+    def load(weights=None, cad_library=None, *, device="auto", config=None, retrieval=None):
         calls.load = (weights, cad_library, device, config)
 
         def align(image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False):

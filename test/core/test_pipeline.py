@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.report import ErrorTable, poses_of
@@ -269,3 +270,55 @@ def test_config_errors_name_the_field(options, text):
 def test_unknown_device_is_refused():
     with pytest.raises(ValueError, match="'auto', 'cpu' or 'cuda'"):
         Aligner.load(device="tpu")
+
+
+class PlannedRetriever:
+    """Finds the models at certain places of the category alike."""
+
+    def __init__(self, library, likeness):
+        self.library, self.likeness = library, likeness
+
+    def rank(self, prepared, categories, count, seed=0):
+        self.asked = (tuple(categories), count)
+        ranked = []
+        for category in categories:
+            members = self.library.indices_of_category(category)
+            order = sorted(self.likeness, key=lambda i: -self.likeness[i])[:count]
+            values = torch.tensor([self.likeness[i] for i in order], dtype=torch.float32)
+            ranked.append((torch.tensor(members[order]), values))
+        return ranked
+
+
+def test_retrieval_chooses_the_candidates_and_its_likeness_counts_with_the_score(aligner, library, images):
+    detections = tuple(dataclasses.replace(d, model_id=None) for d in images[0].detections)
+    plain = align(aligner, images[0], detections=detections)
+
+    def with_retrieval(likeness, **options):
+        config = dataclasses.replace(aligner.config, **options)
+        retriever = PlannedRetriever(library, likeness)
+        other = Aligner(aligner.network, aligner.model_config, library, aligner.device, config, retriever)
+        return align(other, images[0], detections=detections), retriever
+
+    only, retriever = with_retrieval({1: 0.9})
+    assert retriever.asked == (tuple(d.category for d in detections), 5)
+    second = {c: library.models[library.indices_of_category(c)[1]].model_id for c in library.categories}
+    assert all(o.model_id == second[o.category] for o in only.objects)
+    assert only.timing_ms["retrieve"] >= 0 and "retrieve" not in plain.timing_ms
+    # all three tried and alike to the same degree: as without; one far more alike: that one
+    same, _ = with_retrieval({0: 0.5, 1: 0.5, 2: 0.5})
+    assert [o.model_id for o in same.objects] == [o.model_id for o in plain.objects]
+    sure, _ = with_retrieval({0: 20.0, 1: 0.0, 2: -20.0})
+    first = {c: library.models[library.indices_of_category(c)[0]].model_id for c in library.categories}
+    assert all(o.model_id == first[o.category] for o in sure.objects)
+    ignored, _ = with_retrieval({0: 20.0, 1: 0.0, 2: -20.0}, retrieval_weight=0.0)
+    assert [o.model_id for o in ignored.objects] == [o.model_id for o in plain.objects]
+    # the score stays the network's own: the likeness only chooses
+    alone = {o.detection: o.score for o in with_retrieval({0: 0.9})[0].objects}
+    assert np.mean([abs(o.score - alone[o.detection]) for o in sure.objects]) < 0.1
+
+
+def test_detections_that_name_their_model_keep_it_whatever_is_retrieved(aligner, library, images):
+    retriever = PlannedRetriever(library, {0: 1.0})
+    other = Aligner(aligner.network, aligner.model_config, library, aligner.device, aligner.config, retriever)
+    for found in align(other, images[0]).objects:
+        assert found.model_id == images[0].detections[found.detection].model_id
