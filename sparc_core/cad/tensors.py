@@ -14,15 +14,13 @@ from sparc_core.types import CATEGORIES, SYMMETRIES
 
 @dataclass(frozen=True, eq=False)
 class CadPoints:
-    """Surface points of CAD models: points, normals (..., P, 3) in unit-cube coordinates, colors
-    (..., P, 3) in [0, 1]."""
+    """Surface points of CAD models: points, normals (..., P, 3) in unit-cube coordinates."""
 
     points: torch.Tensor
     normals: torch.Tensor
-    colors: torch.Tensor
 
     def __getitem__(self, index) -> CadPoints:
-        return CadPoints(self.points[index], self.normals[index], self.colors[index])
+        return CadPoints(self.points[index], self.normals[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class CadTensors:
     @property
     def surface(self) -> CadPoints:
         """The samples of all models, (M, P)."""
-        return CadPoints(self.points, self.normals, self.colors)
+        return CadPoints(self.points, self.normals)
 
     @classmethod
     def from_library(cls, library: CadLibrary, device="cpu") -> CadTensors:

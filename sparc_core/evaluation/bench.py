@@ -33,21 +33,18 @@ class Track:
     """channels: "perfect" (exact depth, normals and masks), "sensor" (a depth camera; normals and masks are
     cut from its depth) or "mono" (depth, normals and masks as predicted from the image). similar: the CAD
     model given is the most similar other one of the category. true_size: the objects have their CAD
-    models' own extents, and the aligner keeps to them (scale mode fixed). recoloured: the objects have
-    other colours than their CAD models."""
+    models' own extents, and the aligner keeps to them (scale mode fixed)."""
 
     name: str
     channels: str
     similar: bool = False
     true_size: bool = False
-    recoloured: bool = False
 
 
 TRACKS = (
     Track("perfect, right model", "perfect"),
     Track("perfect, similar model", "perfect", similar=True),
     Track("sensor, right model", "sensor"),
-    Track("sensor, right model, other colours", "sensor", recoloured=True),
     Track("sensor, right model, true size", "sensor", true_size=True),
     Track("sensor, similar model", "sensor", similar=True),
     Track("mono, right model", "mono"),
@@ -119,14 +116,8 @@ class BenchRunner:
             if track.true_size not in rooms:
                 renderer = self.true_size_rooms if track.true_size else self.rooms
                 rooms[track.true_size] = renderer.room(number)
-            room = rooms[track.true_size]
-            records += self._run_track(track, number, self._recoloured(room) if track.recoloured else room)
+            records += self._run_track(track, number, rooms[track.true_size])
         return records
-
-    def _recoloured(self, room: LabelledView) -> LabelledView:
-        """The same room with colours of its own on every object."""
-        scene = replace(room.scene, recoloured=torch.ones_like(room.scene.recoloured))
-        return replace(room, scene=scene, view=self.rooms.renderer.render(scene))
 
     def _run_track(self, track: Track, number: int, room: LabelledView) -> list[dict]:
         model = self.similar[room.models] if track.similar else room.models

@@ -6,8 +6,8 @@ which a CAD point was reprojected, 2 a CAD point itself.
 - "paper" layout: `[RGB 3, normal 3, depth 1, mask 1, bearing 3, τ 1, detection id 1]`.
 - "object" layout (default): the same camera-frame channels with flags for what is missing, and beside
   them the sample lifted by its depth into the current object frame with its normal, the closest point
-  of the CAD surface to it with its colour, and the pixel's place in the detected box. A CAD point and the
-  pixel it falls on share one token (τ = 1), so there are no tokens of their own for CAD points, and no id
+  of the CAD surface to it, and the pixel's place in the detected box. A CAD point and the pixel it
+  falls on share one token (τ = 1), so there are no tokens of their own for CAD points, and no id
   (separate encoding already tells the objects apart). What is the same for all tokens of an object
   goes into the pose context.
 """
@@ -33,10 +33,9 @@ GROUPS = {
     "mean extents": slice(13, 16),
     "unit cube": slice(16, 19),
     "closest point": slice(19, 27),
-    "colours": (*range(27, 30), *range(43, 46)),
-    "object normal": slice(30, 34),
-    "CAD point": (*range(34, 43), *range(46, 48)),
-    "place in box": slice(49, 51),
+    "object normal": slice(27, 31),
+    "CAD point": slice(31, 42),
+    "place in box": slice(43, 45),
 }
 CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
 OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
@@ -73,7 +72,7 @@ class InputConfig:
     @property
     def token_channels(self) -> int:
         """C_input."""
-        return 13 if self.layout == "paper" else 51
+        return 13 if self.layout == "paper" else 45
 
     @property
     def context_channels(self) -> int:
@@ -167,23 +166,21 @@ def _camera_channels(frame: Frame, samples: PixelSamples) -> torch.Tensor:
 
 
 def _lifted_channels(frame: Frame, pose: Pose, samples: PixelSamples, cad: CadSamples) -> torch.Tensor:
-    """(B, N, K, 21): the sample's 3D point in mean extents and in unit-cube coordinates, its normal, and
-    against the closest CAD point: offset, its normal, distance, distance along the normal, its colour, the
+    """(B, N, K, 18): the sample's 3D point in mean extents and in unit-cube coordinates, its normal, and
+    against the closest CAD point: offset, its normal, distance, distance along the normal, the
     cosine between both normals. All along the current object's axes; zero without depth."""
     size = pose.mean_extent[..., None]
     q = pose.to_object(bearing_z1(samples.uv_px, frame.intrinsics) * samples.depth_m[..., None])
     scaled = q * (pose.S[..., None, :] / size)
     normal = pose.rotate_normals_to_object(samples.normal_cam)
     shape = pose.S[..., None, :] / size
-    surface = CadPoints(
-        cad.surface.points * shape, pose.normals_in_object_axes(cad.surface.normals), cad.surface.colors
-    )
+    surface = CadPoints(cad.surface.points * shape, pose.normals_in_object_axes(cad.surface.normals))
     closest = closest_surface_points(scaled, surface)
     offset = closest.offset.clamp(-OBJECT_LIMIT, OBJECT_LIMIT)
     lifted = torch.cat((
         scaled.clamp(-OBJECT_LIMIT, OBJECT_LIMIT), q.clamp(-CUBE_LIMIT, CUBE_LIMIT),
         offset, closest.normal, offset.norm(dim=-1, keepdim=True),
-        (offset * closest.normal).sum(-1, keepdim=True), closest.color,
+        (offset * closest.normal).sum(-1, keepdim=True),
     ), -1)  # fmt: skip
     lifted = torch.where(samples.has_depth[..., None], lifted, torch.zeros_like(lifted))
     agreement = (normal * closest.normal).sum(-1, keepdim=True) * samples.has_depth[..., None]
@@ -191,16 +188,15 @@ def _lifted_channels(frame: Frame, pose: Pose, samples: PixelSamples, cad: CadSa
 
 
 def _cad_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
-    """(B, N, K, 15): the reprojected CAD point in mean extents and in unit-cube coordinates, its normal and
-    colour, its own depth, the cosine between normal and view, and a 1 that tells these tokens (τ = 1)
-    apart."""
+    """(B, N, K, 12): the reprojected CAD point in mean extents and in unit-cube coordinates, its normal,
+    its own depth, the cosine between normal and view, and a 1 that tells these tokens (τ = 1) apart."""
     points, normals = cad.reprojected.points, cad.reprojected.normals
     points_cam = pose.transform(points)
     view = F.normalize(points_cam, dim=-1)
     cosine = (pose.transform_normals(normals) * view).sum(-1, keepdim=True)
     shape = pose.S[..., None, :] / pose.mean_extent[..., None]
     return torch.cat((
-        points * shape, points, pose.normals_in_object_axes(normals), cad.reprojected.colors,
+        points * shape, points, pose.normals_in_object_axes(normals),
         points_cam[..., 2:] / DEPTH_UNIT_M, cosine, torch.ones_like(cosine),
     ), -1)  # fmt: skip
 

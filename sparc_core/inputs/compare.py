@@ -21,11 +21,10 @@ NEAR_M = 0.1  # CAD points nearer than this to the camera plane are projected as
 @dataclass(frozen=True, eq=False)
 class ClosestPoints:
     """Closest of the surface points to each query: offset (..., K, 3) from the query to it and its unit
-    normal (..., K, 3), both along object axes, offsets in the unit of the queries; its color (..., K, 3)."""
+    normal (..., K, 3), both along object axes, offsets in the unit of the queries."""
 
     offset: torch.Tensor
     normal: torch.Tensor
-    color: torch.Tensor
 
 
 def closest_index(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -39,11 +38,7 @@ def closest_surface_points(queries: torch.Tensor, surface: CadPoints) -> Closest
     """For each of the queries (B, N, K, 3) the closest of the surface points (B, N, P), in the same frame."""
     index = closest_index(queries.flatten(0, 1), surface.points.flatten(0, 1))
     index = index.view(*queries.shape[:-1], 1).expand_as(queries)
-    return ClosestPoints(
-        surface.points.gather(2, index) - queries,
-        surface.normals.gather(2, index),
-        surface.colors.gather(2, index),
-    )
+    return ClosestPoints(surface.points.gather(2, index) - queries, surface.normals.gather(2, index))
 
 
 def box_residual(frame: Frame, pose: Pose, surface: torch.Tensor) -> torch.Tensor:

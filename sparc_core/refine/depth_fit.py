@@ -66,8 +66,8 @@ TILT = math.radians(1.2)
 # axial noise of structured light after Nguyen et al. (2012), rounded up for time of flight and stereo
 SENSOR = DepthModel(
     noise=(0.006, 0.0025), relative=0.0, scale=0.0, shift_m=0.0, tilt_rad=TILT,
-    turn_rad=math.radians(2.5), move_m=0.04, move_share=0.0, extents_log=0.05, size_log=0.0, axis_log=0.0,
-    independent=120.0, iterations=3,
+    turn_rad=math.radians(2.5), move_m=0.04, move_share=0.0, extents_log=0.07, size_log=0.15, axis_log=0.05,
+    independent=200.0, iterations=3,
 )  # fmt: skip
 PREDICTED = DepthModel(
     noise=(0.01, 0.0), relative=0.02, scale=0.06, shift_m=0.05, tilt_rad=TILT,

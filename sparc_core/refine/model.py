@@ -48,7 +48,7 @@ class ModelConfig:
     """What is needed to run a network: its inputs and sizes, how its updates and its scores are read."""
 
     inputs: InputConfig = field(default_factory=InputConfig)
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(51, 26))
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(45, 26))
     parametrisation: str = "object"
     n_mul: int = 5
     calibration: Calibration = field(default_factory=Calibration)

@@ -38,7 +38,7 @@ def command(
         network, model = load_network(weights)
         groups = {
             source + ("_fixed" if fixed else ""): {
-                t.name for t in TRACKS if (t.channels, t.true_size, t.recoloured) == (channels, fixed, False)
+                t.name for t in TRACKS if (t.channels, t.true_size) == (channels, fixed)
             }
             for source, channels in (("sensor", "sensor"), ("predicted", "mono"))
             for fixed in (False, True)

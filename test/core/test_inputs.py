@@ -27,12 +27,9 @@ from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
 BOXES, CAD, SURFACE = 6, 5, 9
 INTRINSICS = torch.tensor([[500.0, 480.0, 320.0, 240.0]])
 # where the groups of channels of the object layout are
-CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, CLOSEST_COLOR, NORMAL, AGREEMENT = (
+CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, NORMAL, AGREEMENT, PAIR, PAIR_VIEW, PAIRED, IN_BOX = (
     slice(0, 13), slice(13, 16), slice(16, 19), slice(19, 22), slice(22, 25), slice(25, 27), slice(27, 30),
-    slice(30, 33), slice(33, 34),
-)  # fmt: skip
-PAIR, PAIR_COLOR, PAIR_VIEW, PAIRED, IN_BOX = (
-    slice(34, 43), slice(43, 46), slice(46, 48), slice(48, 49), slice(49, 51),
+    slice(30, 31), slice(31, 40), slice(40, 42), slice(42, 43), slice(43, 45),
 )  # fmt: skip
 
 
@@ -66,11 +63,7 @@ def random_inputs(objects=2, seed=0):
 
     def points(count):
         shape = (1, objects, count, 3)
-        return CadPoints(
-            torch.rand(shape, generator=gen) - 0.5,
-            unit(torch.randn(shape, generator=gen)),
-            torch.rand(shape, generator=gen),
-        )
+        return CadPoints(torch.rand(shape, generator=gen) - 0.5, unit(torch.randn(shape, generator=gen)))
 
     cad = CadSamples(
         points(CAD),
@@ -139,7 +132,7 @@ def test_the_object_layout_keeps_the_camera_channels_and_says_what_is_missing():
     assert object_frame[0, 1, :, PAIRED][:, 0].tolist() == [0] * BOXES + [1] * CAD
 
 
-def test_reprojected_pixels_carry_their_cad_point_its_normal_colour_depth_and_view():
+def test_reprojected_pixels_carry_their_cad_point_its_normal_depth_and_view():
     inputs = random_inputs()
     _, pose, _, _, _, cad = inputs
     features, cad = assemble("object", inputs).features, cad.reprojected
@@ -150,7 +143,6 @@ def test_reprojected_pixels_carry_their_cad_point_its_normal_colour_depth_and_vi
     view = torch.cat((points_cam[..., 2:] / DEPTH_UNIT_M, cosine), -1)
     np.testing.assert_allclose(features[:, :, BOXES:, PAIR], pair, atol=1e-6)
     np.testing.assert_allclose(features[:, :, BOXES:, PAIR_VIEW], view, atol=1e-5)
-    np.testing.assert_array_equal(features[:, :, BOXES:, PAIR_COLOR], cad.colors)
     assert (features[:, :, :BOXES, PAIR.start : PAIR_VIEW.stop] == 0).all()
 
 
@@ -173,7 +165,6 @@ def test_lifted_pixels_carry_the_closest_point_of_the_cad_surface():
         found = features[0, n, :BOXES].numpy()
         np.testing.assert_allclose(found[:, OFFSET], offset, atol=1e-4)
         np.testing.assert_allclose(found[:, CLOSEST_NORMAL], normal, atol=1e-5)
-        np.testing.assert_array_equal(found[:, CLOSEST_COLOR], cad.surface.colors[0, n].numpy()[index])
         np.testing.assert_allclose(found[:, 25], np.linalg.norm(offset, axis=1), atol=1e-4)
         np.testing.assert_allclose(found[:, 26], (offset * normal).sum(1), atol=1e-4)
         cosine = ((boxes.normal_cam[0, n].numpy() @ R) * normal).sum(1)
@@ -185,13 +176,13 @@ def test_groups_of_channels_can_be_left_out():
     every = assemble("object", inputs)
     where = {
         "camera": [CAMERA], "mean extents": [LIFTED], "unit cube": [CUBE], "place in box": [IN_BOX],
-        "closest point": [OFFSET, CLOSEST_NORMAL, DISTANCE], "colours": [CLOSEST_COLOR, PAIR_COLOR],
+        "closest point": [OFFSET, CLOSEST_NORMAL, DISTANCE],
         "object normal": [NORMAL, AGREEMENT], "CAD point": [PAIR, PAIR_VIEW],
     }  # fmt: skip
     assert set(where) == set(GROUPS)
     for name, parts in where.items():
         tokens = assemble_tokens(InputConfig("object", BOXES, CAD, left_out=(name,)), *inputs)
-        out = torch.zeros(51, dtype=torch.bool)
+        out = torch.zeros(45, dtype=torch.bool)
         for part in parts:
             out[part] = True
         assert (tokens.features[..., out] == 0).all(), name
@@ -199,7 +190,7 @@ def test_groups_of_channels_can_be_left_out():
         assert torch.equal(tokens.context, every.context)
     blind = assemble_tokens(InputConfig("object", BOXES, CAD, left_out=("context",)), *inputs)
     assert (blind.context == 0).all() and torch.equal(blind.features, every.features)
-    for layout, name in (("paper", "colours"), ("object", "colors")):
+    for layout, name in (("paper", "unit cube"), ("object", "colours")):
         with pytest.raises(ValueError, match=f"the {layout} layout has no group '{name}'"):
             InputConfig(layout, left_out=(name,))
 
@@ -224,7 +215,7 @@ def test_with_exact_depth_and_the_true_pose_a_visible_reprojected_point_lifts_on
     hits = caster.cast(scene_of(model, pose, intrinsics=INTRINSICS[0].tolist()), uv.flatten(1, 2))
     gen = torch.Generator().manual_seed(0)
     read = samples_at(uv, hits.depth_m.view(1, 2, 200), hits.normal_cam.view(1, 2, 200, 3), gen)
-    surface = CadPoints(points, normals, torch.rand(points.shape, generator=gen))
+    surface = CadPoints(points, normals)
     cad_samples = CadSamples(surface, surface, one.S, torch.zeros(1, 2, dtype=torch.bool))
     tokens = assemble_tokens(
         InputConfig("object", 200, 200), frame_for(2), one, read, read, in_front, cad_samples
@@ -250,9 +241,8 @@ def test_object_frame_channels_do_not_change_when_object_and_scene_move_together
     S = torch.tensor([[[0.5, 0.9, 0.6], [1.2, 0.4, 0.7]]])
     known = torch.zeros(1, 2, dtype=torch.bool)
     few = slice(0, CAD)
-    colors = torch.rand(q.shape, generator=gen)
-    reprojected = CadPoints(q[:, :, few] * 0.9, normals[:, :, few], colors[:, :, few])
-    cad = CadSamples(reprojected, CadPoints(q * 0.8, normals, colors), S, known)
+    reprojected = CadPoints(q[:, :, few] * 0.9, normals[:, :, few])
+    cad = CadSamples(reprojected, CadPoints(q * 0.8, normals), S, known)
     features = []
     for seed in (1, 2):
         pose = random_poses(1, 2, seed=seed, dtype=torch.float32)
@@ -305,7 +295,7 @@ def cube_samples(expected_m, known=False):
     """The corners of the unit cube as the surface of one object."""
     corners = torch.tensor(list(itertools.product((-0.5, 0.5), repeat=3)))[None, None]
     expected = torch.tensor([[expected_m]])
-    surface = CadPoints(corners, unit(corners), corners + 0.5)
+    surface = CadPoints(corners, unit(corners))
     return CadSamples(surface, surface, expected, torch.tensor([[known]]))
 
 

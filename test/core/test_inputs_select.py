@@ -66,9 +66,8 @@ def test_cad_points_come_with_their_own_normals_and_from_their_own_model():
     points = torch.randn(3, 40, 3, generator=generator(1))
     normals = points * 2 + torch.arange(3)[:, None, None]  # tells model and point apart
     model = torch.tensor([[2, 0], [1, 1]])
-    found = select_cad_points(CadPoints(points, normals, -points), model, 16, generator())
+    found = select_cad_points(CadPoints(points, normals), model, 16, generator())
     chosen, own_normals = found.points, found.normals
-    assert torch.equal(found.colors, -chosen)
     assert chosen.shape == own_normals.shape == (2, 2, 16, 3)
     np.testing.assert_allclose(own_normals, chosen * 2 + model[..., None, None], atol=1e-5)
     for b in range(2):
@@ -80,7 +79,7 @@ def test_cad_points_come_with_their_own_normals_and_from_their_own_model():
 
 def test_two_objects_with_one_model_get_points_of_their_own_and_another_draw_others():
     points = torch.randn(1, 500, 3, generator=generator(1))
-    library, gen = CadPoints(points, points, points), generator()
+    library, gen = CadPoints(points, points), generator()
     model = torch.zeros(1, 2, dtype=torch.long)
     first, second = (select_cad_points(library, model, 8, gen).points for _ in range(2))
     assert not torch.equal(first[0, 0], first[0, 1])
@@ -90,7 +89,7 @@ def test_two_objects_with_one_model_get_points_of_their_own_and_another_draw_oth
 def test_all_stored_points_can_be_asked_for_but_not_more():
     points = torch.randn(1, 12, 3, generator=generator(1))
     model = torch.zeros(1, 1, dtype=torch.long)
-    library = CadPoints(points, points, points)
+    library = CadPoints(points, points)
     everything = select_cad_points(library, model, 12, generator()).points[0, 0]
     assert (distances(everything, points[0]).amin(0) < 1e-6).all()
     with pytest.raises(ValueError, match="n_cad is 13, but the library stores 12 points"):

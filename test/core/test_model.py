@@ -15,7 +15,7 @@ from sparc_core.network.config import NetworkConfig
 from sparc_core.refine.model import Calibration, ModelConfig, load_network, save_weights
 
 SIZES = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
-CONFIG = ModelConfig(InputConfig(n_bbox=8, n_cad=6), NetworkConfig(51, 26, **SIZES), "polar", n_mul=3)
+CONFIG = ModelConfig(InputConfig(n_bbox=8, n_cad=6), NetworkConfig(45, 26, **SIZES), "polar", n_mul=3)
 
 
 def network(seed=0, config=CONFIG):
@@ -36,7 +36,7 @@ def test_a_network_comes_back_with_its_parameters_and_its_config(weights):
     for name, value in network().state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    tokens, context = torch.randn(1, 2, 5, 51), torch.randn(1, 2, 26)
+    tokens, context = torch.randn(1, 2, 5, 45), torch.randn(1, 2, 26)
     valid = torch.ones(1, 2, 5, dtype=torch.bool)
     inputs = (tokens, context, valid, valid[..., 0])
     assert torch.equal(loaded(*inputs).raw_update, network()(*inputs).raw_update)
@@ -102,7 +102,7 @@ def test_the_calibration_is_kept_and_checked(tmp_path):
 
 
 def test_shapes_that_do_not_fit_the_config_are_named(weights):
-    wider = ModelConfig(CONFIG.inputs, NetworkConfig(51, 26, **{**SIZES, "latents": 5}))
+    wider = ModelConfig(CONFIG.inputs, NetworkConfig(45, 26, **{**SIZES, "latents": 5}))
     with pytest.raises(
         ValueError, match=r"do not fit the config: trunk.latents is \(1, 4, 12\), expected \(1, 5, 12\)"
     ):
@@ -119,6 +119,6 @@ def test_missing_and_unknown_parameters_are_named(tmp_path):
 
 
 def test_many_misfits_are_summed_up(weights):
-    deeper = ModelConfig(CONFIG.inputs, NetworkConfig(51, 26, **{**SIZES, "blocks": 2}))
+    deeper = ModelConfig(CONFIG.inputs, NetworkConfig(45, 26, **{**SIZES, "blocks": 2}))
     with pytest.raises(ValueError, match=r"trunk.cross.1.\S+ is missing.* and \d+ more"):
         load_network(weights, config=deeper)

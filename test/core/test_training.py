@@ -23,7 +23,7 @@ from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
 from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost
 
 INPUTS = InputConfig(n_bbox=8, n_cad=6)
-MODEL = ModelConfig(INPUTS, NetworkConfig(51, 26, latents=4, channels=12, blocks=1, self_layers=1))
+MODEL = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=12, blocks=1, self_layers=1))
 DATA = DataConfig(SceneConfig(objects=2, clutter=1), detections=2)
 
 
@@ -95,7 +95,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
 
 
 def test_both_losses_fall_on_scenes_seen_again_and_again():
-    wider = ModelConfig(INPUTS, NetworkConfig(51, 26, latents=4, channels=24, blocks=1, self_layers=1))
+    wider = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=24, blocks=1, self_layers=1))
     trainer = Trainer(
         tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture()
     )
@@ -299,7 +299,7 @@ def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
     [
         ({"stepz": 3}, r"config: unknown keys \['stepz'\]; known are .*'steps'"),
         (
-            {"model": {"network": {"token_channels": 51, "layers": 2}}},
+            {"model": {"network": {"token_channels": 45, "layers": 2}}},
             r"config.model.network: unknown keys \['layers'\]",
         ),
         ({"data": {"scenes": {"objets": 2}}}, r"config.data.scenes: unknown keys \['objets'\]"),
@@ -311,7 +311,7 @@ def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
         ({"data": {"detections": 9}}, r"data detections must be between 1 and scenes.objects \(6\), got 9"),
         (
             {"model": {"inputs": {"layout": "paper"}}},
-            "network token_channels is 51, but the paper layout has 13",
+            "network token_channels is 45, but the paper layout has 13",
         ),
         ({"model": {"parametrisation": "euler"}}, "parametrisation must be one of"),
         ({"model": {"n_mul": 0}}, "n_mul must be at least 1"),

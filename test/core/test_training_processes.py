@@ -19,7 +19,7 @@ TINY = {
     "loss": {"points": 50},
     "model": {
         "inputs": {"n_bbox": 8, "n_cad": 6},
-        "network": {"token_channels": 51, "context_channels": 26, "latents": 4, "channels": 12, "blocks": 1},
+        "network": {"token_channels": 45, "context_channels": 26, "latents": 4, "channels": 12, "blocks": 1},
     },
 }  # fmt: skip
 
