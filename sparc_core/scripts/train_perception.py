@@ -125,6 +125,9 @@ def detector(
     stop_after_min: Annotated[
         float, typer.Option(help="Save and stop after this many minutes; resume later.")
     ] = 0.0,
+    trunk: Annotated[
+        Path | None, typer.Option(help="Weights of a depth network whose trunk the detector begins with.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
 ) -> None:
     """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
@@ -138,7 +141,17 @@ def detector(
         return measure_detector(detector, categories, folder, VALIDATE)
 
     _train(
-        DetectorTraining, measure, out, pictures, validation, config, device, threads, stop_after_min, resume
+        DetectorTraining,
+        measure,
+        out,
+        pictures,
+        validation,
+        config,
+        device,
+        threads,
+        stop_after_min,
+        resume,
+        trunk,
     )
 
 
@@ -204,7 +217,9 @@ def retrieval(
     run.go()
 
 
-def _train(kind, measure, out, pictures, validation, config, device, threads, stop_after_min, resume) -> None:
+def _train(
+    kind, measure, out, pictures, validation, config, device, threads, stop_after_min, resume, trunk=None
+) -> None:
     """Train what a configuration of a kind builds; measure(network, folder, settings) -> figures by name."""
     import torch
 
@@ -221,7 +236,7 @@ def _train(kind, measure, out, pictures, validation, config, device, threads, st
         settings = from_dict(kind, load_yaml(config) if config else {}, str(config))
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         unseen = PictureFolder(validation)
-        trainer = make_trainer(settings, PictureFolder(pictures), chosen)
+        trainer = make_trainer(settings, PictureFolder(pictures), chosen, trunk)
 
         def figures() -> dict:
             network = settings.build()

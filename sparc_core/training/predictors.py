@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from sparc_core.perception.depth_net import DepthNet, DepthNetConfig
 from sparc_core.perception.mask_rcnn import MaskRcnnConfig, build_mask_rcnn
+from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.depth_loss import DepthLosses
 from sparc_core.training.picture_batches import AugmentConfig, PictureBatches
@@ -61,10 +63,23 @@ class DetectorTraining:
 
 
 def make_trainer(
-    settings: DepthTraining | DetectorTraining, pictures: PictureFolder, device: str
+    settings: DepthTraining | DetectorTraining,
+    pictures: PictureFolder,
+    device: str,
+    trunk: Path | None = None,
 ) -> PredictorTrainer:
-    """The trainer of a run."""
+    """The trainer of a run. trunk: weights of a depth network whose trunk a detector begins with."""
     torch.manual_seed(settings.train.seed)
     network = settings.build()
+    if trunk is not None:
+        take_trunk(network, trunk)
     batches = PictureBatches(pictures, settings.train.pictures, settings.augment)
     return PredictorTrainer(settings.train, settings.with_losses(network), network, batches, device)
+
+
+def take_trunk(detector: torch.nn.Module, depth_weights: Path) -> None:
+    """Let a detector begin with the trunk of a depth network: what edges and surfaces look like is known
+    then. The rays, which a detector does not see, are left out. Raises ValueError naming the file."""
+    trunk = load_predictor(depth_weights, DepthNetConfig, DepthNet)[0].trunk.state_dict()
+    trunk["conv1.weight"] = trunk["conv1.weight"][:, :3]
+    detector.backbone.body.load_state_dict(trunk)

@@ -240,6 +240,20 @@ def test_training_lowers_the_depth_loss(folder):
     assert last < first - 0.3
 
 
+def test_a_detector_begins_with_the_trunk_of_a_depth_network(folder, tmp_path):
+    torch.manual_seed(1)
+    depth = DepthNet(DEPTH)
+    save_predictor(tmp_path / "d.safetensors", depth.state_dict(), DEPTH)
+    settings = DetectorTraining(DETECTOR, PredictorTrainConfig(steps=1, pictures=1))
+    trainer = make_trainer(settings, PictureFolder(folder), "cpu", tmp_path / "d.safetensors")
+    body, trunk = trainer.network.backbone.body.state_dict(), depth.trunk.state_dict()
+    assert torch.equal(body["layer3.0.conv1.weight"], trunk["layer3.0.conv1.weight"])
+    assert torch.equal(body["conv1.weight"], trunk["conv1.weight"][:, :3])
+    with pytest.raises(ValueError, match="expected those of a DepthNetConfig"):
+        save_predictor(tmp_path / "m.safetensors", trainer.network.state_dict(), DETECTOR)
+        make_trainer(settings, PictureFolder(folder), "cpu", tmp_path / "m.safetensors")
+
+
 def test_truth_is_taken_every_second_pixel():
     depth, normal = torch.arange(24.0).view(1, 4, 6), torch.arange(72.0).view(1, 3, 4, 6)
     few, faces = halved(depth, normal)
