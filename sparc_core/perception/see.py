@@ -110,15 +110,16 @@ class Perception:
             if depth_m is None:
                 depth, normals, source = guess, guessed_normals, name
             else:
-                depth, source = fill_holes(depth_m, guess), f"sensor, holes by {name}"
+                depth, filled = fill_holes(depth_m, guess)
+                source = (
+                    f"sensor, holes by {name}" if filled else "sensor, too little of it to fill its holes"
+                )
         ran["depth"] = source
         if self.masker is not None:
             detections = timed("masks", self._cut_out, image_rgb, detections)
             ran["masks"] = type(self.masker).__name__
         else:
-            own = bool(detections) and all(d.mask is not None for d in detections)
-            cut = "cut from the depth" if depth is not None else "none"
-            ran["masks"] = "those of the detections" if own else cut
+            ran["masks"] = _masks_without_masker(detections, depth is not None)
         return Seen(tuple(detections), depth, normals, depth_m is None and depth is not None, ran, timing)
 
     def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +134,18 @@ class Perception:
         return [dataclasses.replace(d, mask=m > 0.5) for d, m in zip(detections, masks, strict=True)]
 
 
-def fill_holes(sensor_m: np.ndarray, predicted_m: np.ndarray) -> np.ndarray:
-    """(H, W) the sensor's depth, and where it has none the prediction, brought to the sensor's scale.
+def _masks_without_masker(detections: Sequence[Detection], has_depth: bool) -> str:
+    """Where the masks come from, in words."""
+    own = sum(d.mask is not None for d in detections)
+    other = "cut from the depth" if has_depth else "none"
+    if own == len(detections) and own:
+        return "those of the detections"
+    return f"{own} of {len(detections)} those of the detections, else {other}" if own else other
+
+
+def fill_holes(sensor_m: np.ndarray, predicted_m: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(H, W) the sensor's depth, and where it has none the prediction, brought to the sensor's scale; and
+    whether that could be done.
 
     The factor is the median ratio of the pixels that both have; with fewer than `MIN_SHARED_PIXELS` of them
     the holes stay.
@@ -142,9 +153,9 @@ def fill_holes(sensor_m: np.ndarray, predicted_m: np.ndarray) -> np.ndarray:
     sensor = np.nan_to_num(sensor_m, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
     shared = (sensor > 0) & (predicted_m > 0)
     if shared.sum() < MIN_SHARED_PIXELS:
-        return sensor
+        return sensor, False
     factor = np.median(sensor[shared] / predicted_m[shared])
-    return np.where(sensor > 0, sensor, factor * predicted_m).astype(np.float32)
+    return np.where(sensor > 0, sensor, factor * predicted_m).astype(np.float32), True
 
 
 def _load_detector(config: PerceptionConfig, device):

@@ -8,7 +8,7 @@ and one line in pictures.jsonl: camera and objects.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from sparc_core.synth.observe import detect, take_slots
 from sparc_core.synth.pictures import Picture, PictureConfig, PictureRenderer
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.rooms import enclose
-from sparc_core.synth.scenes import SceneConfig, SceneSampler
+from sparc_core.synth.scenes import SceneBatch, SceneConfig, SceneSampler
 
 INDEX = "pictures.jsonl"
 MIN_PIXELS = 40  # visible ones of an object that is to be found
@@ -31,7 +31,7 @@ MIN_PIXELS = 40  # visible ones of an object that is to be found
 class PictureSetConfig:
     """scenes, pictures: what is rendered. plain_share: pictures in the flat colours of `SceneRenderer`, in
     rooms of two walls, as the demo camera shows. min_visible: share of an object's points that must be seen
-    for it to be one that is to be found; others stay in the picture as clutter."""
+    for it to be one that is to be found; others stay in the picture, as do things of no category."""
 
     scenes: SceneConfig = field(
         default_factory=lambda: SceneConfig(objects=8, clutter=2, free_share=0.0, recoloured_share=0.2)
@@ -75,13 +75,10 @@ class PictureSet:
             plain = float(torch.rand((), generator=generator)) < config.plain_share
             if not plain:
                 scene = enclose(scene, generator)
-            found = detect(
-                self.caster, self.cad, scene, config.scenes.objects, generator, min_visible=config.min_visible
-            )
-            if found.valid.any():
+            slots, visible = self._visible(scene, generator)
+            if len(slots):
                 break
         picture = self.renderer.take(scene, 0, generator, plain)
-        slots, visible = found.slot[0, found.valid[0]], found.visible[0, found.valid[0]]
         pose = take_slots(scene.pose, slots[None]).map(lambda x: x[0])
         objects = []
         for i, slot in enumerate(slots.tolist()):
@@ -95,6 +92,18 @@ class PictureSet:
                 *(_rounded(x) for x in (pose.R[i], pose.T[i], pose.S[i])),
             ))  # fmt: skip
         return picture, objects
+
+    def _visible(self, scene: SceneBatch, generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots of the objects to be found and how much of each is seen. Clutter is to be found as well where
+        it is of one of the categories: a detector cannot know that a chair was meant as clutter."""
+        count = scene.model.shape[1]
+        found = detect(
+            self.caster, self.cad, replace(scene, objects=count), count, generator,
+            min_visible=self.config.min_visible,
+        )  # fmt: skip
+        slots = found.slot[0]
+        named = found.valid[0] & (self.cad.category[scene.model[0, slots]] >= 0)
+        return slots[named], found.visible[0, named]
 
 
 def _rounded(tensor: torch.Tensor):

@@ -174,6 +174,15 @@ def test_pictures_come_back_as_they_were_written(written):
     (folder / "gone.png").rename(folder / "000003_depth.png")
 
 
+def test_furniture_meant_as_clutter_is_to_be_found_too(written):
+    _, drawn = written
+    numbers = {o.number for _, objects in drawn for o in objects}
+    assert max(numbers) >= SMALL.scenes.objects
+    for picture, objects in drawn:  # what fills much of the picture is labelled, whatever slot it has
+        seen, pixels = np.unique(picture.object[picture.object >= 0], return_counts=True)
+        assert {o.number for o in objects} >= set(seen[pixels > 0.1 * picture.object.size].tolist())
+
+
 def test_an_objects_pose_puts_it_onto_its_pixels(written):
     folder, _ = written
     stored, hit = PictureFolder(folder), []

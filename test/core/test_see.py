@@ -11,7 +11,7 @@ from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.mask_rcnn import MaskRcnnConfig, MaskRcnnDetector, build_mask_rcnn
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.rectify import rectifier_for
-from sparc_core.perception.see import Perception, PerceptionConfig, fill_holes
+from sparc_core.perception.see import Perception, PerceptionConfig
 from sparc_core.types import Camera, Detection
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -79,7 +79,24 @@ def test_holes_are_filled_at_the_sensors_scale():
     assert seen.ran["depth"] == "sensor, holes by PlaneDepth"
     few = np.zeros((48, 64), np.float32)
     few[0, :50] = 3.0
-    np.testing.assert_array_equal(fill_holes(few, np.full((48, 64), 2.0, np.float32)), few)
+    seen = Perception(FixedDetector(), PlaneDepth(), fill_holes=True).see(IMAGE, CAMERA, None, few)
+    np.testing.assert_array_equal(seen.depth_m, few)
+    assert seen.ran["depth"] == "sensor, too little of it to fill its holes"
+
+
+def test_it_is_said_where_each_mask_comes_from():
+    masked = dataclasses.replace(BOX, mask=np.ones((48, 64), dtype=bool))
+    for depth_m, found, said in (
+        (None, [BOX], "none"),
+        (np.ones((48, 64), np.float32), [BOX], "cut from the depth"),
+        (None, [masked, masked], "those of the detections"),
+        (
+            np.ones((48, 64), np.float32),
+            [masked, BOX],
+            "1 of 2 those of the detections, else cut from the depth",
+        ),
+    ):
+        assert Perception().see(IMAGE, CAMERA, found, depth_m).ran["masks"] == said
 
 
 def test_predictors_of_depth_see_the_rectified_image_and_answer_for_the_raw_one():
