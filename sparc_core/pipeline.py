@@ -26,6 +26,7 @@ from sparc_core.retrieval.retriever import Retriever
 from sparc_core.types import SCALE_MODES, AlignedObject, AlignmentResult, Camera, Detection, SkippedDetection
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
+SHIPPED_RETRIEVAL = Path(__file__).parent / "weights" / "retrieval.safetensors"
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,14 @@ class Aligner:
         *,
         device: str = "auto",
         config: AlignerConfig | None = None,
-        retrieval: Path | str | None = None,
+        retrieval: Path | str = "size",
     ) -> Aligner:
         """An aligner from a weights file (None: the shipped one) and a CAD library (None: procedural).
 
-        retrieval: weights of `sparc train-perception retrieval`, to choose CAD models for detections that
-        name none; None: by their size. device: "auto" (CUDA where there is one), "cpu" or "cuda". Raises
-        ValueError for weights that cannot be read or do not fit their config, and for "cuda" without a usable
-        GPU.
+        retrieval: how CAD models are chosen for detections that name none: by "size", or by their look, with
+        the "shipped" weights or a file of `sparc train-perception retrieval`. device: "auto" (CUDA where
+        there is one), "cpu" or "cuda". Raises ValueError for weights that cannot be read or do not fit their
+        config, and for "cuda" without a usable GPU.
         """
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
@@ -130,8 +131,9 @@ class Aligner:
         network, model_config = load_network(Path(weights) if weights else SHIPPED_WEIGHTS, chosen)
         library = cad_library if cad_library is not None else CadLibrary.open("procedural")
         aligner = cls(network, model_config, library, torch.device(chosen), config or AlignerConfig())
-        if retrieval is not None:
-            aligner.retriever = Retriever.load(Path(retrieval), aligner.cad)
+        if retrieval != "size":
+            file = SHIPPED_RETRIEVAL if retrieval == "shipped" else Path(retrieval)
+            aligner.retriever = Retriever.load(file, aligner.cad)
         return aligner
 
     @torch.no_grad()

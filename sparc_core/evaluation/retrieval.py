@@ -79,6 +79,11 @@ def _shares(rows: torch.Tensor) -> dict[str, float]:
     }  # fmt: skip
 
 
+def size_ranking(image: PreparedImage, categories: list[str], count: int) -> list[list[int]]:
+    """What the aligner tries without a retrieval: the models whose size fits the box and its depth best."""
+    return [candidates[:count].tolist() for candidates in image.candidates]
+
+
 def chamfer_ranking(library: CadLibrary) -> Ranking:
     """Models ranked by how far the lifted points of the mask lie from them, at their true size and at the
     best of `AZIMUTHS` turns, after a few steps of translation alone."""

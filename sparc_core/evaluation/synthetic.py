@@ -21,6 +21,7 @@ from sparc_core.synth.corrupt import NoiseConfig, draw_noise, jitter_boxes
 from sparc_core.synth.observe import detect
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.render import RenderedView, SceneRenderer
+from sparc_core.synth.rooms import enclose
 from sparc_core.synth.scenes import SceneBatch, SceneConfig, SceneSampler
 from sparc_core.types import CATEGORIES, Camera, Detection
 
@@ -78,10 +79,19 @@ class SyntheticImage:
 
 
 class RoomRenderer:
-    """Renders the rooms of a set by their number. caster and renderer hold the library's meshes."""
+    """Renders the rooms of a set by their number. caster and renderer hold the library's meshes. enclosed:
+    the same furniture in a room of four walls and a ceiling (`enclose`)."""
 
-    def __init__(self, library: CadLibrary, layout: SceneConfig, seed: int, gravity: bool = True):
+    def __init__(
+        self,
+        library: CadLibrary,
+        layout: SceneConfig,
+        seed: int,
+        gravity: bool = True,
+        enclosed: bool = False,
+    ):
         self.library, self.layout, self.seed, self.gravity = library, layout, seed, gravity
+        self.enclosed = enclosed
         self.cad, self.caster = CadTensors.from_library(library), RayCaster(library)
         self.sampler, self.renderer = SceneSampler(self.cad, layout), SceneRenderer(self.caster)
 
@@ -90,6 +100,8 @@ class RoomRenderer:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
         while True:
             scene = self.sampler.sample(1, generator)
+            if self.enclosed:
+                scene = enclose(scene, generator)
             found = detect(self.caster, self.cad, scene, self.layout.objects, generator)
             if found.valid.any():
                 return self._label(scene, found.slot[0, found.valid[0]], generator)

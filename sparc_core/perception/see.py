@@ -15,16 +15,18 @@ from sparc_core.perception.interfaces import DepthNormals, Detector, Masker
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import Camera, Detection
 
+SHIPPED = "shipped"  # the name of the weights that come with the package
+WEIGHTS = Path(__file__).parents[1] / "weights"
 MIN_SHARED_PIXELS = 200  # of sensor and prediction, to bring the prediction to the sensor's scale
 
 
 @dataclass(frozen=True)
 class PerceptionConfig:
-    """Which predictors. detector: a file of our weights (.safetensors), "coco:FILE" for torchvision's Mask
-    R-CNN, "hf:NAME" for a model of transformers (a folder, or a name on the Hub), or "" for none. depth: a
-    file of our weights, "hf:NAME", or "". masks: "sam:FILE" for segment-anything, or "": the detector's own,
-    or cut from the depth. min_score: of detections. fill_holes: predict the depth that a sensor leaves out.
-    download: fetch models from the Hub."""
+    """Which predictors. detector: "shipped", a file of our weights (.safetensors), "coco:FILE" for
+    torchvision's Mask R-CNN, "hf:NAME" for a model of transformers (a folder, or a name on the Hub), or ""
+    for none. depth: "shipped", a file of our weights, "hf:NAME", or "". masks: "sam:FILE" for
+    segment-anything, or "": the detector's own, or cut from the depth. min_score: of detections. fill_holes:
+    predict the depth that a sensor leaves out. download: fetch models from the Hub."""
 
     detector: str = ""
     depth: str = ""
@@ -170,7 +172,8 @@ def _load_detector(config: PerceptionConfig, device):
 
     if name.startswith("coco:"):
         return MaskRcnnDetector.load_coco(Path(name.removeprefix("coco:")), device, config.min_score)
-    return MaskRcnnDetector.load(Path(name), device, config.min_score)
+    path = WEIGHTS / "detector.safetensors" if name == SHIPPED else Path(name)
+    return MaskRcnnDetector.load(path, device, config.min_score)
 
 
 def _load_depth(config: PerceptionConfig, device):
@@ -183,7 +186,8 @@ def _load_depth(config: PerceptionConfig, device):
         return HuggingFaceDepth.load(name.removeprefix("hf:"), device, download=config.download)
     from sparc_core.perception.depth_net import OurDepthNormals
 
-    return OurDepthNormals.load(Path(name), device)
+    path = WEIGHTS / "depth.safetensors" if name == SHIPPED else Path(name)
+    return OurDepthNormals.load(path, device)
 
 
 def _load_masker(config: PerceptionConfig, device):

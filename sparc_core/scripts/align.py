@@ -21,6 +21,7 @@ from sparc_core.types import AlignmentResult, Camera, Detection
 
 DEFAULT_DEPTH_UNITS_PER_M = 1000.0
 BAD_INPUT = 2
+SHIPPED = "shipped"  # as in perception/see.py, which takes seconds to import
 
 
 class Device(enum.StrEnum):
@@ -67,11 +68,17 @@ def command(
     ] = False,
     detector: Annotated[
         str,
-        typer.Option(help="Weights of ours, coco:FILE (torchvision's Mask R-CNN) or hf:NAME (transformers)."),
-    ] = "",
+        typer.Option(
+            help="Used without --detections: shipped, weights of ours, coco:FILE (torchvision's Mask R-CNN) "
+            "or hf:NAME (transformers)."
+        ),
+    ] = SHIPPED,
     depth_model: Annotated[
-        str, typer.Option(help="Depth from the image: weights of ours or hf:NAME; used without --depth.")
-    ] = "",
+        str,
+        typer.Option(
+            help="Depth from the image, used without --depth: shipped, weights of ours, hf:NAME or none."
+        ),
+    ] = SHIPPED,
     masks: Annotated[str, typer.Option(help="sam:FILE: masks by segment-anything.")] = "",
     min_score: Annotated[float, typer.Option(help="Of detections.")] = 0.4,
     fill_holes: Annotated[
@@ -85,9 +92,12 @@ def command(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file (default: the shipped one)")] = None,
     retrieval: Annotated[
-        Path | None,
-        typer.Option(help="Weights that choose CAD models by their look (default: those of the right size)"),
-    ] = None,
+        str,
+        typer.Option(
+            help="CAD models for detections that name none: by their look (shipped, or a file of "
+            "weights) or by their size (size)."
+        ),
+    ] = SHIPPED,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     scale_mode: Annotated[
         ScaleMode, typer.Option(help="free: three scales; uniform: one; fixed: the CAD model's true size.")
@@ -102,18 +112,18 @@ def command(
     scene: Annotated[Path | None, typer.Option(help="3D scene (.glb) to write.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Align CAD models to the detected objects of one image."""
+    """Align CAD models to the objects of one image: what is not given is predicted from the image."""
     console, errors = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width: nothing needs to be cut off
     try:
         _check_outputs(out, overlay, scene)
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
-        seen = _see(inputs, detector, depth_model, masks, min_score, fill_holes, download, device.value)
         modes = _scale_modes(scale_mode_of or [])
         aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes, retrieval)
         for path, reason in aligner.cad_library.skipped:
             errors.print(f"[yellow]skipped CAD file[/] {escape(str(path))}: {escape(reason)}")
+        seen = _see(inputs, detector, depth_model, masks, min_score, fill_holes, download, device.value)
         result = aligner.align(
             inputs.image_rgb,
             inputs.camera,
@@ -164,12 +174,11 @@ def _see(inputs: _Inputs, detector, depth, masks, min_score, fill_holes, downloa
     """Detections and depth by the predictors that were named, or those that were given."""
     from sparc_core.perception.see import Perception, PerceptionConfig
 
-    config = PerceptionConfig(detector, depth, masks, min_score, fill_holes, download)
-    if inputs.detections is None and not detector:
-        raise ValueError(
-            "expected --detections or --detector, got neither. Draw the boxes into a DETS.json like "
-            '[{"box_xyxy": [x0, y0, x1, y1], "category": "chair"}], or name a detector\'s weights'
-        )
+    config = PerceptionConfig(
+        "" if inputs.detections is not None else detector,
+        "" if depth == "none" or (inputs.depth_m is not None and not fill_holes) else depth,
+        masks, min_score, fill_holes, download,
+    )  # fmt: skip
     if device == "auto":
         import torch
 
@@ -210,7 +219,7 @@ def _scale_modes(entries: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _load_aligner(
-    weights: Path | None, cad_library: str | None, device: str, scale_mode: str, modes, retrieval: Path | None
+    weights: Path | None, cad_library: str | None, device: str, scale_mode: str, modes, retrieval: str
 ):
     # torch and the network take seconds to import: not for --help, nor for a wrong file name.
     from sparc_core.cad.library import CadLibrary

@@ -1,4 +1,5 @@
-"""`sparc evaluate`: accuracy on the fixed synthetic set, and (in `bench.py`) the open benchmark."""
+"""`sparc evaluate`: accuracy on the fixed synthetic set, and the open benchmark, the one from RGB alone and
+the retrieval's (in `bench.py`, `rgb_bench.py` and `retrieval_bench.py`)."""
 
 from __future__ import annotations
 
@@ -11,9 +12,13 @@ import typer
 
 from sparc_core.scripts.bench import bench
 from sparc_core.scripts.errors import report_bad_input
+from sparc_core.scripts.retrieval_bench import retrieval
+from sparc_core.scripts.rgb_bench import rgb
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(bench)
+app.command()(rgb)
+app.command()(retrieval)
 
 
 @app.callback()

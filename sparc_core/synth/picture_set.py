@@ -24,7 +24,7 @@ from sparc_core.synth.rooms import enclose
 from sparc_core.synth.scenes import SceneBatch, SceneConfig, SceneSampler
 
 INDEX = "pictures.jsonl"
-MIN_PIXELS = 40  # visible ones of an object that is to be found
+MIN_SHARE = 40 / (320 * 240)  # of a picture's pixels for an object that is to be found
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,39 @@ class PicturedObject:
     S_m: tuple[float, float, float]
 
 
+class PictureLabeller:
+    """Finds out what is to be found in a picture of a scene: whatever is of a category and of whose points
+    `min_visible` are seen. Clutter counts as well: a detector cannot know that a chair was meant as such."""
+
+    def __init__(self, library: CadLibrary, cad: CadTensors, caster: RayCaster, min_visible: float):
+        self.library, self.cad, self.caster, self.min_visible = library, cad, caster, min_visible
+
+    def visible(self, scene: SceneBatch, generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots (D,) of a single scene's objects to be found and the share (D,) that is seen of each."""
+        count = scene.model.shape[1]
+        everything = replace(scene, objects=count)
+        found = detect(self.caster, self.cad, everything, count, generator, min_visible=self.min_visible)
+        slots = found.slot[0]
+        named = found.valid[0] & (self.cad.category[scene.model[0, slots]] >= 0)
+        return slots[named], found.visible[0, named]
+
+    def label(self, picture: Picture, scene: SceneBatch, slots, visible) -> list[PicturedObject]:
+        """The objects in those slots, without those of fewer than `MIN_SHARE` of the pixels."""
+        pose = take_slots(scene.pose, slots[None]).map(lambda x: x[0])
+        objects = []
+        for i, slot in enumerate(slots.tolist()):
+            rows, columns = np.nonzero(picture.object == slot)
+            if len(rows) < MIN_SHARE * picture.object.size:
+                continue
+            model = self.library.models[int(scene.model[0, slot])]
+            box = (columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5)
+            objects.append(PicturedObject(
+                slot, model.category, model.model_id, tuple(map(float, box)), round(float(visible[i]), 3),
+                *(_rounded(x) for x in (pose.R[i], pose.T[i], pose.S[i])),
+            ))  # fmt: skip
+        return objects
+
+
 class PictureSet:
     """Draws labelled pictures from a CAD library, each from its number alone."""
 
@@ -65,45 +98,21 @@ class PictureSet:
         self.cad, self.caster = CadTensors.from_library(library), RayCaster(library)
         self.sampler = SceneSampler(self.cad, config.scenes)
         self.renderer = PictureRenderer(self.caster, config.pictures)
+        self.labeller = PictureLabeller(library, self.cad, self.caster, config.min_visible)
 
     def draw(self, number: int) -> tuple[Picture, list[PicturedObject]]:
         """Picture `number`, with at least one object to be found."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        config = self.config
         while True:
             scene = self.sampler.sample(1, generator)
-            plain = float(torch.rand((), generator=generator)) < config.plain_share
+            plain = float(torch.rand((), generator=generator)) < self.config.plain_share
             if not plain:
                 scene = enclose(scene, generator)
-            slots, visible = self._visible(scene, generator)
+            slots, visible = self.labeller.visible(scene, generator)
             if len(slots):
                 break
         picture = self.renderer.take(scene, 0, generator, plain)
-        pose = take_slots(scene.pose, slots[None]).map(lambda x: x[0])
-        objects = []
-        for i, slot in enumerate(slots.tolist()):
-            rows, columns = np.nonzero(picture.object == slot)
-            if len(rows) < MIN_PIXELS:
-                continue
-            model = self.library.models[int(scene.model[0, slot])]
-            box = (columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5)
-            objects.append(PicturedObject(
-                slot, model.category, model.model_id, tuple(map(float, box)), round(float(visible[i]), 3),
-                *(_rounded(x) for x in (pose.R[i], pose.T[i], pose.S[i])),
-            ))  # fmt: skip
-        return picture, objects
-
-    def _visible(self, scene: SceneBatch, generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slots of the objects to be found and how much of each is seen. Clutter is to be found as well where
-        it is of one of the categories: a detector cannot know that a chair was meant as clutter."""
-        count = scene.model.shape[1]
-        found = detect(
-            self.caster, self.cad, replace(scene, objects=count), count, generator,
-            min_visible=self.config.min_visible,
-        )  # fmt: skip
-        slots = found.slot[0]
-        named = found.valid[0] & (self.cad.category[scene.model[0, slots]] >= 0)
-        return slots[named], found.visible[0, named]
+        return picture, self.labeller.label(picture, scene, slots, visible)
 
 
 def _rounded(tensor: torch.Tensor):

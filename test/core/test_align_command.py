@@ -48,8 +48,8 @@ def recorder(monkeypatch):
     )
     calls = SimpleNamespace(library=library)
 
-    def load(weights=None, cad_library=None, *, device="auto", config=None, retrieval=None):
-        calls.load = (weights, cad_library, device, config)
+    def load(weights=None, cad_library=None, *, device="auto", config=None, retrieval="size"):
+        calls.load, calls.retrieval = (weights, cad_library, device, config), retrieval
 
         def align(image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False):
             calls.align = SimpleNamespace(
@@ -127,11 +127,12 @@ def test_options_reach_the_aligner(frame, recorder):
         "--cad-library",
         "procedural:3-3",
     ]
-    done = run(frame, *more)
+    done = run(frame, *more, "--depth-model", "none", "--retrieval", "size")
     assert done.exit_code == 0, done.output
     weights, library, device, config = recorder.load
     assert (weights, device, config.scale_mode) == (frame / "w.safetensors", "cpu", "uniform")
     assert len(library) == len(CATEGORIES)
+    assert recorder.retrieval == "size"
     assert recorder.align.depth_m is None and not recorder.align.depth_predicted
     assert run(frame, "--depth", frame / "depth.png", "--depth-predicted").exit_code == 0
     assert recorder.align.depth_predicted
@@ -162,9 +163,13 @@ def test_overlay_and_scene_are_written(frame, recorder):
     assert {"0_box", "points", "camera"} <= set(scene.graph.nodes)
 
 
-def test_without_detections_the_option_is_named(frame):
-    message = refused(frame, without=("--detections",))
-    assert "--detections" in message and "--detector" in message and "box_xyxy" in message
+def test_an_image_and_its_camera_are_enough(frame, recorder):
+    done = run(frame, "--device", "cpu", without=("--detections",))
+    assert done.exit_code == 0, done.output
+    assert recorder.retrieval == "shipped" and recorder.align.depth_predicted
+    assert recorder.align.depth_m.shape == (48, 64) and (recorder.align.depth_m > 0).all()
+    ran = json.loads((frame / "r.json").read_text())["perception"]
+    assert ran["detector"] == "MaskRcnnDetector" and ran["depth"] == "OurDepthNormals"
 
 
 def test_predictors_take_the_place_of_detections_and_depth(frame, recorder, monkeypatch):
@@ -193,7 +198,7 @@ def test_predictors_that_cannot_be_loaded_are_named(frame, recorder):
     message = refused(frame, "--detector", frame / "gone.safetensors", without=("--detections",))
     assert "gone.safetensors: no such file" in message
     assert "perception masks must be 'sam:FILE'" in refused(frame, "--masks", "s.pth")
-    assert "fill_holes needs a depth predictor" in refused(frame, "--fill-holes")
+    assert "fill_holes needs a depth predictor" in refused(frame, "--fill-holes", "--depth-model", "none")
 
 
 def test_missing_and_broken_files_are_named(frame, recorder):
