@@ -125,6 +125,20 @@ def detections_from_msg(msg, rules: DetectionRules) -> ReadDetections:
         if category in rules.categories and best.score >= rules.min_score:
             model_id = entry.id if entry.id in rules.model_ids else None
             taken.append((index, Detection(box, category, float(best.score), model_id)))
+    return _capped(taken, rules, left_out, unknown)
+
+
+def select_detections(found: Sequence[Detection], rules: DetectionRules) -> ReadDetections:
+    """The same for detections that come from a file or from the node's own detector."""
+    taken = [
+        (index, detection)
+        for index, detection in enumerate(found)
+        if detection.category in rules.categories and detection.score >= rules.min_score
+    ]
+    return _capped(taken, rules, [], [])
+
+
+def _capped(taken, rules: DetectionRules, left_out, unknown) -> ReadDetections:
     ranked = sorted(taken, key=lambda pair: -pair[1].score)[: rules.max_count]
     kept = sorted(ranked, key=lambda pair: pair[0])
     return ReadDetections(

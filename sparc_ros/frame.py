@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparc_core.perception.see import Perception, Seen
 from sparc_core.tracking.tracker import Tracker, TrackerConfig, TrackerUpdate
 from sparc_core.types import AlignedObject, AlignmentResult, Camera, Detection
 from sparc_ros import image_adapter, image_codec
@@ -21,6 +22,7 @@ from sparc_ros.conversions import (
     ReadDetections,
     camera_from_info,
     detections_from_msg,
+    select_detections,
     stamp_seconds,
 )
 from sparc_ros.parameters import NodeParameters, parse_class_map
@@ -85,8 +87,12 @@ class FrameResult:
 class FrameProcessor:
     """Runs the aligner and the tracker on one frame after the other (from one thread)."""
 
-    def __init__(self, aligner, topics: Topics, parameters: NodeParameters, file_detections=None):
+    def __init__(
+        self, aligner, topics: Topics, parameters: NodeParameters, file_detections=None, perception=None
+    ):
+        """perception: a `Perception` for what is not subscribed; None where everything is."""
         self._aligner = aligner
+        self._perception = perception or Perception()
         self._topics = topics
         self._file_detections: tuple[Detection, ...] | None = file_detections
         self._model_ids = frozenset(model.model_id for model in aligner.cad_library.models)
@@ -113,12 +119,13 @@ class FrameProcessor:
         image_rgb = self._image(messages.image)
         camera = self._camera(messages.info, image_rgb.shape, place)
         depth_m = self._depth(messages.depth, image_rgb.shape)
-        read = self._detections(messages.detections)
         decoded = time.perf_counter()
+        read, seen = self._look(messages.detections, image_rgb, camera, depth_m)
+        looked = time.perf_counter()
         if read.detections:
             result = self._aligner.align(
-                image_rgb, camera, read.detections, depth_m,
-                depth_predicted=self._parameters.depth_predicted,
+                image_rgb, camera, read.detections, seen.depth_m, seen.normals_cam,
+                depth_predicted=self._parameters.depth_predicted or seen.depth_predicted,
             )  # fmt: skip
         else:
             result = AlignmentResult(camera)
@@ -132,8 +139,10 @@ class FrameProcessor:
         stamp_s = stamp_seconds(messages.image.header.stamp)
         update = self._tracker.update(objects, stamp_s, camera, place.T_fixed_cam)
         timing_ms = {f"align/{name}": value for name, value in result.timing_ms.items()} | {
+            **{f"see/{name}": value for name, value in seen.timing_ms.items()},
             "decode": 1e3 * (decoded - start),
-            "align": 1e3 * (aligned - decoded),
+            "see": 1e3 * (looked - decoded),
+            "align": 1e3 * (aligned - looked),
             "track": 1e3 * (time.perf_counter() - aligned),
         }
         return FrameResult(
@@ -186,11 +195,21 @@ class FrameProcessor:
             )
         return depth_m
 
-    def _detections(self, msg) -> ReadDetections:
+    def _look(
+        self, msg, image_rgb: np.ndarray, camera: Camera, depth_m: np.ndarray | None
+    ) -> tuple[ReadDetections, Seen]:
+        """The detections that count, and what the predictors make of the image."""
+        if self._parameters.detections_source == "detector":
+            seen = self._perception.see(image_rgb, camera, None, depth_m)
+            return select_detections(seen.detections, self._rules), seen
         if msg is not None:
-            return detections_from_msg(msg, self._rules)
-        detections = self._file_detections or ()
-        return ReadDetections(detections, tuple(range(len(detections))), (), (), 0)
+            read = detections_from_msg(msg, self._rules)
+        else:
+            read = select_detections(self._file_detections or (), self._rules)
+        if not read.detections:  # nothing to predict anything for
+            return read, Seen((), depth_m, None, False)
+        seen = self._perception.see(image_rgb, camera, read.detections, depth_m)
+        return dataclasses.replace(read, detections=seen.detections), seen
 
     def _warnings(self, read: ReadDetections, result: AlignmentResult, depth_m, place, update, header):
         topic = self._topics.detections

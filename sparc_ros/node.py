@@ -21,6 +21,7 @@ from tf2_ros import Buffer, TransformListener
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.files.detections import read_detections
+from sparc_core.perception.see import Perception, PerceptionConfig
 from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.visualise import draw_overlay
 from sparc_ros import image_adapter, transform_adapter
@@ -52,11 +53,29 @@ def load_aligner(parameters: NodeParameters) -> Aligner:
     )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None
     try:
-        return Aligner.load(weights, library, device=parameters.device, config=config)
+        return Aligner.load(
+            weights, library, device=parameters.device, config=config, retrieval=parameters.retrieval
+        )
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"parameter weights ({parameters.weights or 'shipped'}) on device {parameters.device}: {error}"
+            f"parameter weights ({parameters.weights or 'shipped'}), retrieval ({parameters.retrieval}) or "
+            f"device ({parameters.device}): {error}"
         ) from error
+
+
+def load_perception(parameters: NodeParameters, device: str) -> Perception:
+    """The predictors that the parameters name; ValueError names the parameters."""
+    try:
+        config = PerceptionConfig(
+            parameters.detector if parameters.detections_source == "detector" else "",
+            parameters.depth_model if not parameters.use_depth or parameters.fill_holes else "",
+            parameters.masks,
+            parameters.detector_min_score,
+            parameters.fill_holes,
+        )
+        return Perception.load(config, device)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"parameter detector, depth_model or masks: {error}") from error
 
 
 class AlignNode(Node):
@@ -73,6 +92,7 @@ class AlignNode(Node):
         self.get_logger().info(", ".join(f"{what} {name}" for what, name in self._backends.items()))
         file_detections = self._detections_from_file()
         aligner = self._load(load)
+        perception = load_perception(self._values, str(aligner.device))
         self._library = aligner.cad_library
         mesh_uris = export_mesh_uris(self._library, self._values.mesh_path)
 
@@ -84,7 +104,9 @@ class AlignNode(Node):
         self._placer = CameraPlacer(self._tf_buffer, self._subscribe_imu())
         self._worker = LatestJobWorker(self._process, self._on_failure)
         self._inputs = FrameInputs(self, self._values, self._worker.submit)
-        self._processor = FrameProcessor(aligner, self._inputs.topics, self._values, file_detections)
+        self._processor = FrameProcessor(
+            aligner, self._inputs.topics, self._values, file_detections, perception
+        )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: with use_sim_time and no /clock, silence must still be told.
         self.create_timer(1.0, self._each_second, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -95,10 +95,31 @@ class NodeParameters:
     detections_source: str = parameter(
         "topic",
         "topic: vision_msgs/Detection2DArray on `detections`; "
-        "file: detections_file for every image (a camera that does not move).",
-        choices=("topic", "file"),
+        "file: detections_file for every image (a camera that does not move); "
+        "detector: the node finds the objects in the image itself.",
+        choices=("topic", "file", "detector"),
     )
     detections_file: str = parameter("", "Detections (JSON as for `sparc align`) for detections_source file.")
+    detector: str = parameter(
+        "shipped",
+        "Predictor for detections_source detector: shipped, a file of `sparc train-perception detector`, "
+        "coco:FILE (torchvision's Mask R-CNN) or hf:NAME (a folder of transformers).",
+    )
+    detector_min_score: float = parameter(
+        0.4, "Objects that the detector is less sure of are left out.", minimum=0.0, maximum=1.0
+    )
+    depth_model: str = parameter(
+        "",
+        "Depth and normals from the image where `depth` is not subscribed: shipped, a file of `sparc "
+        "train-perception depth` or hf:NAME; empty: none.",
+    )
+    fill_holes: bool = parameter(False, "Whether depth_model fills the holes of `depth`.")
+    masks: str = parameter("", "sam:FILE: masks by segment-anything; empty: the detector's, or from depth.")
+    retrieval: str = parameter(
+        "size",
+        "How CAD models are chosen for detections that name none: by their size (size), or by their look "
+        "(shipped, or a file of `sparc train-perception retrieval`).",
+    )
     fixed_frame: str = parameter(
         "map", "TF frame that does not move and whose z axis is up; empty: TF is not read."
     )

@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from message_stand_ins import camera_info, detection, detections, image  # noqa: E402
 
+from sparc_core.perception.interfaces import DepthPrediction  # noqa: E402
+from sparc_core.perception.see import Perception  # noqa: E402
 from sparc_core.types import AlignedObject, AlignmentResult, Detection, SkippedDetection  # noqa: E402
 from sparc_ros.frame import CameraPlace, FrameMessages, FrameProcessor, InputError, Topics  # noqa: E402
 from sparc_ros.parameters import NodeParameters  # noqa: E402
@@ -25,8 +27,9 @@ class EchoAligner:
         self.cad_library = SimpleNamespace(models=(SimpleNamespace(model_id="chair_1"),))
         self.calls = []
 
-    def align(self, image_rgb, camera, found, depth_m, *, depth_predicted):
+    def align(self, image_rgb, camera, found, depth_m, normals_cam, *, depth_predicted):
         self.calls.append((image_rgb, camera, found, depth_m))
+        self.normals_cam = normals_cam
         self.depth_predicted = depth_predicted
         objects, skipped = [], []
         for index, item in enumerate(found):
@@ -100,6 +103,45 @@ def test_the_aligner_is_told_when_the_depth_is_a_guess(aligner):
             messages(), CameraPlace()
         )
         assert aligner.depth_predicted is guess
+
+
+class Eyes:
+    """A detector that finds a table and two chairs, and a depth predictor that sees a wall."""
+
+    looked = 0
+
+    def detect(self, image_rgb):
+        self.looked += 1
+        return [Detection((5, 5, 20, 30), "table", 0.9), Detection((30, 5, 50, 30), "chair", 0.8),
+                Detection((1, 1, 9, 9), "chair", 0.45)]  # fmt: skip
+
+    def predict(self, image_rgb, camera):
+        self.looked += 1
+        shape = image_rgb.shape[:2]
+        normals = np.tile(np.float32([0, 0, -1]), (*shape, 1))
+        return DepthPrediction(np.full(shape, 3.0, np.float32), normals, np.ones(shape, bool))
+
+
+def test_the_nodes_own_predictors_take_the_place_of_messages(aligner):
+    eyes = Eyes()
+    values = NodeParameters(detections_source="detector", categories=("chair",), min_detection_score=0.5)
+    processor = FrameProcessor(aligner, TOPICS, values, perception=Perception(eyes, eyes))
+    result = processor.process(messages(detections=None, depth=None), CameraPlace())
+    assert [(obj.detection, obj.category) for obj in result.objects] == [(1, "chair")]
+    assert (aligner.calls[0][3] == 3.0).all() and aligner.depth_predicted
+    assert (aligner.normals_cam[..., 2] == -1).all()
+    assert {"see", "see/detector", "see/depth"} <= set(result.timing_ms)
+    processor.process(messages(detections=None), CameraPlace())  # with a sensor's depth
+    assert (aligner.calls[1][3] == 2.0).all() and not aligner.depth_predicted
+
+
+def test_depth_is_predicted_for_detections_from_outside_and_only_where_there_are_any(aligner):
+    eyes = Eyes()
+    processor = FrameProcessor(aligner, TOPICS, NodeParameters(), perception=Perception(depth=eyes))
+    processor.process(messages(depth=None), CameraPlace())
+    assert (aligner.calls[0][3] == 3.0).all() and aligner.depth_predicted and eyes.looked == 1
+    processor.process(messages(depth=None, detections=detections()), CameraPlace())
+    assert eyes.looked == 1
 
 
 def test_no_detections_give_no_objects_and_do_not_run_the_network(processor, aligner):

@@ -43,7 +43,17 @@ ALLOWED = {
     },
 }
 # the demo camera shows synthetic rooms; nothing of training or of the benchmarks belongs into a robot's node
-ROS_MAY_USE = {"types", "pipeline", "tracking", "cad", "geometry", "files", "visualise", "synth"}
+ROS_MAY_USE = {
+    "types",
+    "perception",
+    "pipeline",
+    "tracking",
+    "cad",
+    "geometry",
+    "files",
+    "visualise",
+    "synth",
+}
 ROS_MODULES = {
     "rclpy", "sparc_ros", "ament_index_python", "cv_bridge", "launch", "launch_ros",
     "message_filters", "tf2_ros", "tf_transformations",
