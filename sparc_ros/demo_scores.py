@@ -11,13 +11,16 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.symmetry import turn_angles_rad
+from sparc_core.tracking.association import box_iou
 from sparc_ros.transform_adapter import matrix_from_pose
 
 # Scan2CAD's thresholds for a right alignment: centimetres, degrees, per cent.
 RIGHT = (20.0, 20.0, 20.0)
+SAME_BOX_IOU = 0.4
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,17 @@ def score_object(found, truth) -> Score:
 
 
 def score_frame(objects: Sequence, truths: Sequence) -> list[Score]:
-    """Scores of the objects of one image; object and truth belong together by their detection."""
-    truth_of_detection = {truth.detection: truth for truth in truths}
+    """Scores of the objects of one image. Object and truth belong together when they are of one category and
+    their boxes overlap by `SAME_BOX_IOU`; each belongs to one other at most."""
+    if not objects or not truths:
+        return []
+    overlap = box_iou(np.array([o.box_xyxy for o in objects]), np.array([t.box_xyxy for t in truths]))
+    same = np.array([[o.category == t.category for t in truths] for o in objects])
+    overlap = np.where(same, overlap, 0.0)
     return [
-        score_object(found, truth_of_detection[found.detection])
-        for found in objects
-        if found.detection in truth_of_detection
+        score_object(objects[i], truths[j])
+        for i, j in zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
+        if overlap[i, j] >= SAME_BOX_IOU
     ]
 
 

@@ -19,13 +19,13 @@ from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise, jitter_boxes
 from sparc_core.synth.observe import detect
+from sparc_core.synth.pictures import PictureConfig, PictureRenderer
 from sparc_core.synth.raycast import RayCaster
-from sparc_core.synth.render import SceneRenderer
+from sparc_core.synth.render import RenderedView, SceneRenderer
 from sparc_core.synth.scenes import SceneBatch
 from sparc_core.types import AlignedObject, Camera
 
 WIDTH, HEIGHT, FOCAL_PX = 640, 480, 465.0  # 69 degrees wide, as a RealSense's colour camera
-RGB_NOISE = 3.0
 BOX_JITTER = 0.04
 SIZE_JITTER = 0.1
 MAX_RANGE_M = 8.0
@@ -57,9 +57,12 @@ PLACES = (
     _Place("bookshelf", 4.9, -2.2, -10.0),
     _Place("bin", 2.6, 0.75, 0.0),
 )
-# Floor and two walls as (unit normal towards the room, offset along it), in the map frame.
-PLANES = (((0.0, 0.0, 1.0), 0.0), ((-1.0, 0.0, 0.0), -5.6), ((0.0, -1.0, 0.0), -3.2))
-PLANE_ALBEDO = ((0.75, 0.5, 0.3), (0.8, 0.85, 0.9), (0.75, 0.8, 0.85))
+# Floor, ceiling and four walls as (unit normal towards the room, offset along it), in the map frame, in the
+# order of `sparc_core.synth.rooms`.
+PLANES = (
+    ((0.0, 0.0, 1.0), 0.0), ((0.0, 0.0, -1.0), -2.6), ((1.0, 0.0, 0.0), -1.5), ((-1.0, 0.0, 0.0), -5.6),
+    ((0.0, 1.0, 0.0), -3.2), ((0.0, -1.0, 0.0), -3.2),
+)  # fmt: skip
 TARGET = np.array([3.4, 0.0, 0.5])
 
 
@@ -96,10 +99,11 @@ class DemoWorld:
 
     def __init__(self, library: CadLibrary, seed: int = 0):
         self._library = library
-        self._rng = np.random.default_rng(seed)
+        self._rng, self._seed = np.random.default_rng(seed), seed
         self._generator = torch.Generator().manual_seed(seed)
         self._caster = RayCaster(library)
         self._renderer = SceneRenderer(self._caster)
+        self._pictures = PictureRenderer(self._caster, PictureConfig(WIDTH, HEIGHT))
         self._cad = CadTensors.from_library(library)
         self._models = [self._choose(place.category) for place in PLACES]
         self._place_objects()
@@ -126,12 +130,12 @@ class DemoWorld:
         T_map_cam = T_map_link.copy()
         T_map_cam[:3, :3] = T_map_link[:3, :3] @ R_LINK_OPTICAL
         scene = self._scene(T_map_cam)
-        view = self._renderer.render(scene)
+        picture = self._pictures.take(scene, 0, self._generator, room_seed=self._seed)
+        slot = np.where(picture.object < 0, len(PLACES), picture.object)
+        view = RenderedView(picture.rgb, picture.depth_m, picture.normal_cam, slot)
         depth_m = self._renderer.sensor_depth(scene, 0, view, self._noise, self._generator)
-        noise = self._rng.normal(0.0, RGB_NOISE, view.rgb.shape)
-        rgb = np.clip(view.rgb + noise, 0, 255).astype(np.uint8)
-        places = self._visible(scene, view.slot)
-        return DemoView(rgb, depth_m, self._truth(scene, view.slot, places), places, T_map_link)
+        places = self._visible(scene, slot)
+        return DemoView(picture.rgb, depth_m, self._truth(scene, slot, places), places, T_map_link)
 
     def _choose(self, category: str) -> int:
         members = self._library.indices_of_category(category)
@@ -161,7 +165,6 @@ class DemoWorld:
         normals = np.array([normal for normal, _ in PLANES])
         offsets = np.array([offset for _, offset in PLANES]) - normals @ origin
         camera = self.camera
-        albedo = np.concatenate((np.full((len(PLACES), 3), 0.5), np.array(PLANE_ALBEDO)))
         return SceneBatch(
             objects=len(PLACES),
             model=torch.tensor([self._models]),
@@ -173,7 +176,7 @@ class DemoWorld:
             size_px=torch.tensor([[float(WIDTH), float(HEIGHT)]]),
             up_cam=_tensor(R_cam_map[:, 2]),
             has_up=torch.ones(1, dtype=torch.bool),
-            albedo=_tensor(albedo),
+            albedo=torch.full((1, len(PLACES) + len(PLANES), 3), 0.5),  # pictures have colours of their own
             recoloured=torch.zeros(1, len(PLACES), dtype=torch.bool),
         )
 

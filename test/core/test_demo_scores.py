@@ -11,17 +11,18 @@ from sparc_ros.demo_scores import as_json, format_table, score_frame
 
 
 def message(
-    R=None, T=(0.0, 0.0, 3.0), S=(1.0, 1.0, 1.0), symmetry="none", detection=0, track_id=1, model="m"
-):
+    R=None, T=(0.0, 0.0, 3.0), S=(1.0, 1.0, 1.0), symmetry="none", box=(0, 0, 40, 40), track_id=1, model="m",
+    category="chair",
+):  # fmt: skip
     pose = SimpleNamespace(position=SimpleNamespace(), orientation=SimpleNamespace())
     fill_pose(pose, np.eye(3) if R is None else R, np.array(T))
     return SimpleNamespace(
         pose=pose,
         scale=fill_vector(SimpleNamespace(), S),
         symmetry=symmetry,
-        detection=detection,
+        box_xyxy=box,
         track_id=track_id,
-        category="chair",
+        category=category,
         model_id=model,
         score=0.8,
     )
@@ -55,12 +56,18 @@ def test_rotation_error_knows_the_symmetry(symmetry, turn, error):
     assert score_frame([found], [truth])[0].rotation_deg == pytest.approx(error, abs=1e-5)
 
 
-def test_objects_are_matched_by_their_detection():
-    truths = [message(T=(x, 0, 3), detection=x, track_id=10 + x) for x in range(3)]
-    found = [message(T=(2, 0, 3), detection=2, track_id=7), message(T=(0, 0, 3), detection=0, track_id=8)]
+def test_objects_are_matched_by_category_and_box():
+    truths = [message(T=(x, 0, 3), box=(50 * x, 0, 50 * x + 40, 40), track_id=10 + x) for x in range(3)]
+    truths.append(message(box=(0, 0, 40, 40), track_id=13, category="table"))
+    found = [
+        message(T=(2, 0, 3), box=(110, 0, 140, 40), track_id=7),
+        message(T=(0, 0, 3), box=(0, 0, 40, 30), track_id=8),
+        message(T=(0, 0, 3), box=(0, 0, 40, 32), track_id=9),  # overlaps more
+    ]
     scores = score_frame(found, truths)
-    assert [(s.place, s.track_id, s.translation_cm) for s in scores] == [(12, 7, 0), (10, 8, 0)]
-    assert score_frame([message(detection=9)], truths) == []
+    assert sorted((s.place, s.track_id, s.translation_cm) for s in scores) == [(10, 9, 0), (12, 7, 0)]
+    assert score_frame([message(box=(300, 0, 340, 40))], truths) == []
+    assert score_frame([message(category="bed")], truths) == []
 
 
 def test_the_table_counts_what_was_missed():
