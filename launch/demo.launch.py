@@ -1,6 +1,7 @@
-"""The demo: a synthetic RGB-D camera in a furnished room, and the align node.
+"""The demo: a synthetic camera in a furnished room, and the align node, which sees RGB alone or RGB-D.
 
 ros2 launch sparc_ros demo.launch.py                            runs on, with RViz where it is installed
+ros2 launch sparc_ros demo.launch.py rgbd:=true                 with a depth camera, boxes from outside
 ros2 launch sparc_ros demo.launch.py headless:=true frames:=10  prints a table, writes a picture and ends
 """
 
@@ -28,6 +29,13 @@ CAMERA_TOPICS = {
     "depth": "/camera/camera/aligned_depth_to_color/image_raw",
     "detections": "/detections",
 }
+# What the align node is told when it has only the colour image.
+RGB_ALONE = {
+    "use_depth": "false",
+    "detections_source": "detector",
+    "depth_model": "shipped",
+    "retrieval": "shipped",
+}
 ARGUMENTS = {
     "headless": (
         "false",
@@ -40,7 +48,12 @@ ARGUMENTS = {
     "rviz": ("auto", "auto: RViz where it is installed; true or false"),
     "rate_hz": ("2.0", "images a second"),
     "seed": ("6", "chooses the furniture"),
-    "publish_model_ids": ("true", "whether the detections name their CAD model"),
+    "rgbd": (
+        "false",
+        "false: the node is given RGB alone and predicts boxes, depth and CAD models; true: it is given the "
+        "depth camera's images and a detector's boxes",
+    ),
+    "publish_model_ids": ("true", "whether the detections name their CAD model (rgbd)"),
     # Seeds that the shipped network has not seen in training.
     "cad_library": ("procedural:1000-1011", "CAD library of room and align node"),
     "weights": ("", "weights file of the align node; empty: the shipped network"),
@@ -69,12 +82,13 @@ def _camera() -> Node:
     )
 
 
-def _align() -> IncludeLaunchDescription:
+def _align(context) -> list:
     path = PathJoinSubstitution([FindPackageShare("sparc_ros"), "launch", "align.launch.py"])
     passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device")}
-    return IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(path), launch_arguments=[*CAMERA_TOPICS.items(), *passed.items()]
-    )
+    if LaunchConfiguration("rgbd").perform(context).lower() != "true":
+        passed |= RGB_ALONE
+    arguments = [*CAMERA_TOPICS.items(), *passed.items()]
+    return [IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=arguments)]
 
 
 def _report_or_rviz(context) -> list:
@@ -128,5 +142,5 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, description) in ARGUMENTS.items()
     ]
     failures = RegisterEventHandler(OnProcessExit(on_exit=_end_on_failure))
-    processes = [_camera(), _align(), OpaqueFunction(function=_report_or_rviz)]
+    processes = [_camera(), OpaqueFunction(function=_align), OpaqueFunction(function=_report_or_rviz)]
     return LaunchDescription([*arguments, failures, *processes])

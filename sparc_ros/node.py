@@ -65,10 +65,11 @@ def load_aligner(parameters: NodeParameters) -> Aligner:
 
 def load_perception(parameters: NodeParameters, device: str) -> Perception:
     """The predictors that the parameters name; ValueError names the parameters."""
+    predicts_depth = parameters.depth_model != "none" and (not parameters.use_depth or parameters.fill_holes)
     try:
         config = PerceptionConfig(
             parameters.detector if parameters.detections_source == "detector" else "",
-            parameters.depth_model if not parameters.use_depth or parameters.fill_holes else "",
+            parameters.depth_model if predicts_depth else "",
             parameters.masks,
             parameters.detector_min_score,
             parameters.fill_holes,

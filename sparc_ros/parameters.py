@@ -109,9 +109,9 @@ class NodeParameters:
         0.4, "Objects that the detector is less sure of are left out.", minimum=0.0, maximum=1.0
     )
     depth_model: str = parameter(
-        "",
+        "none",
         "Depth and normals from the image where `depth` is not subscribed: shipped, a file of `sparc "
-        "train-perception depth` or hf:NAME; empty: none.",
+        "train-perception depth`, hf:NAME, or none.",
     )
     fill_holes: bool = parameter(False, "Whether depth_model fills the holes of `depth`.")
     masks: str = parameter("", "sam:FILE: masks by segment-anything; empty: the detector's, or from depth.")
@@ -172,6 +172,8 @@ class NodeParameters:
         parse_scale_modes(self.scale_modes)
         if self.up_source == "tf" and not self.fixed_frame:
             raise ValueError("parameter fixed_frame: must name a frame when up_source is 'tf', got ''")
+        if self.fill_holes and self.depth_model == "none":
+            raise ValueError("parameter fill_holes: needs a depth_model, got 'none'")
         if self.detections_source == "file" and not self.detections_file:
             raise ValueError("parameter detections_file: must name a file when detections_source is 'file'")
 

@@ -1,12 +1,15 @@
 """The align node's parameter list: described, in range, and errors that name the parameter."""
 
 import dataclasses
+import runpy
+from pathlib import Path
 
 import pytest
 
 from sparc_ros.parameter_list import resolve_changes
 from sparc_ros.parameters import NodeParameters, parse_class_map, parse_scale_modes
 
+ROOT = Path(__file__).parents[2]
 FIELDS = dataclasses.fields(NodeParameters)
 
 
@@ -89,3 +92,13 @@ def test_scale_modes_of_categories_and_models():
         ("chair", "fixed"),
         ("my=desk", "uniform"),
     )
+
+
+def test_the_readme_lists_every_parameter_as_it_is():
+    tool = runpy.run_path(str(ROOT / "tools" / "parameter_table.py"))
+    text = (ROOT / "README.md").read_text()
+    assert tool["with_table"](text) == text, "run ./run python tools/parameter_table.py"
+    changed = text.replace("| `threads` | int | `0` |", "| `threads` | int | `7` |")
+    assert changed != text and tool["with_table"](changed) == text
+    with pytest.raises(ValueError, match="has no table of parameters"):
+        tool["with_table"]("nothing")
