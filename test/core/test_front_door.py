@@ -192,7 +192,8 @@ def test_the_build_is_renewed_when_files_come_or_messages_change(run, tmp_path):
 
 
 def test_demo_arguments_take_both_forms(run):
-    script = 'launch_arguments headless:=true --frames 8 --timeout-s=3-4 a:=b-c --rgbd; echo "${LAUNCH_ARGUMENTS[@]}"'
+    arguments = "headless:=true --frames 8 --timeout-s=3-4 a:=b-c --rgbd"
+    script = f'launch_arguments {arguments}; echo "${{LAUNCH_ARGUMENTS[@]}}"'
     assert run(script=script).stdout == "headless:=true frames:=8 timeout_s:=3-4 a:=b-c rgbd:=true\n"
     assert "'x'" in run(script="launch_arguments x").stderr
 

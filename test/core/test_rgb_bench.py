@@ -1,0 +1,107 @@
+"""The benchmark from RGB alone: its pictures, its matching by hand, and what its tracks give away."""
+
+import json
+
+import numpy as np
+import pytest
+from builders import furniture
+
+from sparc_core.evaluation.rgb_bench import (
+    TRACKS,
+    PicturedRooms,
+    RgbBenchConfig,
+    RgbBenchRunner,
+    match_boxes,
+)
+from sparc_core.evaluation.rgb_report import markdown, summarise
+from sparc_core.evaluation.synthetic import RoomRenderer
+from sparc_core.perception.interfaces import DepthPrediction
+from sparc_core.perception.see import Perception
+from sparc_core.pipeline import Aligner
+from sparc_core.synth.scenes import SceneConfig
+from sparc_core.types import Detection
+
+LAYOUT = SceneConfig(objects=3, clutter=1, free_share=0.0, width_px=160, height_px=120)
+CONFIG = RgbBenchConfig(images=2, layout=LAYOUT)
+
+
+@pytest.fixture(scope="module")
+def library():
+    return furniture()
+
+
+class TrueEyes:
+    """Predictors that know the truth of the picture they are shown."""
+
+    def __init__(self, library):
+        self.rooms, self.number, self.missed = PicturedRooms(library, CONFIG), 0, 0
+
+    def detect(self, image_rgb):
+        taken = self.rooms.take(self.number)
+        np.testing.assert_array_equal(image_rgb, taken.picture.rgb)
+        return [Detection(o.box_xyxy, o.category, 0.9) for o in taken.objects][self.missed :]
+
+    def predict(self, image_rgb, camera):
+        picture = self.rooms.take(self.number).picture
+        return DepthPrediction(picture.depth_m, picture.normal_cam, picture.depth_m > 0)
+
+
+def test_the_rooms_are_those_of_the_benchmark_with_walls_all_round(library):
+    taken = PicturedRooms(library, CONFIG).take(1)
+    assert taken.picture.rgb.shape == (120, 160, 3) and (taken.picture.depth_m > 0).all()
+    plain = RoomRenderer(library, LAYOUT, CONFIG.seed).room(1)
+    np.testing.assert_array_equal(taken.room.scene.pose.T.numpy(), plain.scene.pose.T.numpy())
+    assert plain.scene.plane_normal.shape[1] == 3 and taken.room.scene.plane_normal.shape[1] == 6
+    again = PicturedRooms(library, CONFIG).take(1)
+    np.testing.assert_array_equal(taken.picture.rgb, again.picture.rgb)
+
+
+def test_predictions_that_are_the_truth_make_perfect_figures(library):
+    eyes = TrueEyes(library)
+    runner = RgbBenchRunner(CONFIG, Perception(eyes, eyes), Aligner.load(None, library, device="cpu"))
+    rooms = []
+    for number in range(CONFIG.images):
+        eyes.number = number
+        rooms.append(json.loads(json.dumps(runner.run(number))))
+    summary = summarise(rooms, CONFIG.tracks)
+    assert summary["boxes"] == {"box_ap50": 1.0, "box_ap": 1.0}
+    assert summary["depth"]["abs_rel"] == 0 and summary["depth"]["normals_11.25"] == 1
+    tracks = {track["track"]: track["well_visible"] for track in summary["tracks"]}
+    assert list(tracks) == [track.name for track in TRACKS]
+    given = tracks["RGB, right model"]
+    assert given["right_model"] == given["detected"] == 100
+    assert given["accuracy"]["20cm/20deg/20%"] >= 50
+    assert "| RGB alone (all) |" in markdown(summary)
+
+
+def test_what_was_not_detected_counts_as_wrong(library):
+    eyes = TrueEyes(library)
+    eyes.missed = 100
+    runner = RgbBenchRunner(CONFIG, Perception(eyes, eyes), Aligner.load(None, library, device="cpu"))
+    summary = summarise([runner.run(0)], CONFIG.tracks)
+    alone, boxes = (next(t["all"] for t in summary["tracks"] if t["track"] == name)
+                    for name in ("RGB alone", "RGB, true boxes, right model"))  # fmt: skip
+    assert alone["detected"] == 0 and set(alone["accuracy"].values()) == {0.0}
+    assert boxes["detected"] == 100 and alone["objects"] == boxes["objects"]
+    assert summary["boxes"]["box_ap50"] == 0
+
+
+def test_each_object_is_found_once_by_its_best_detection_of_the_category():
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
+    found = [
+        Detection((0, 0, 10, 8), "chair", 0.5),
+        Detection((0, 0, 10, 10), "chair", 0.9),
+        Detection((20, 0, 30, 10), "table", 0.9),  # not a chair
+        Detection((40, 0, 50, 4), "chair", 0.9),  # less than half
+    ]
+    np.testing.assert_array_equal(match_boxes(found, boxes, ["chair"] * 3), [1, -1, -1])
+    np.testing.assert_array_equal(match_boxes([], boxes, ["chair"] * 3), [-1, -1, -1])
+
+
+def test_wrong_options_are_named(library):
+    with pytest.raises(ValueError, match="unknown track 'x'"):
+        RgbBenchConfig(tracks=("x",))
+    with pytest.raises(ValueError, match="images must be at least 1, got 0"):
+        RgbBenchConfig(images=0)
+    with pytest.raises(ValueError, match="needs a detector and a depth predictor"):
+        RgbBenchRunner(CONFIG, Perception(), Aligner.load(None, library, device="cpu"))
