@@ -19,9 +19,10 @@ from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from sparc_core.cad.names import exact_category
-from sparc_core.perception.predictor_file import load_predictor, load_state
+from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.trunk import CHANNELS, resnet_trunk
 from sparc_core.types import CATEGORIES, Detection
+from sparc_core.weights_file import fill_network, read_foreign_weights
 
 LEVELS = ("0", "1", "2")
 COCO_CLASSES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
@@ -105,7 +106,7 @@ class MaskRcnnDetector:
         """torchvision's `maskrcnn_resnet50_fpn` with COCO's classes, from its own .pth file, which users
         download; chair, couch, bed, dining table and tv are kept. Raises ValueError naming the file."""
         network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=len(COCO_CLASSES))
-        load_state(network, weights)
+        fill_network(network, read_foreign_weights(weights), weights)
         names = tuple(exact_category(name) for name in COCO_CLASSES)
         return cls(network, names, device, min_score)
 

@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from sparc_core.perception.device_fallback import MovableNetwork
-from sparc_core.perception.predictor_file import read_state
+from sparc_core.weights_file import read_foreign_weights
 
 _PATCH_PX, _WINDOW, _PROMPT = 16, 14, 256
 
@@ -26,7 +26,7 @@ class SamMasker:
     def load(cls, checkpoint: Path, device="cpu") -> SamMasker:
         """From a file of segment-anything's authors (ViT-B, L or H) or of their layout: sizes are read off
         the parameters. Raises ValueError naming the file when it is missing, unreadable or no SAM."""
-        state = read_state(checkpoint)
+        state = read_foreign_weights(checkpoint)
         try:
             model = build_sam(state)
             model.load_state_dict(state)

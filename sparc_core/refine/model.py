@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from sparc_core.config import from_dict, to_dict
+from sparc_core.config import to_dict
 from sparc_core.inputs.assemble import InputConfig
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.network.config import NetworkConfig
 from sparc_core.refine.update import PARAMETRISATIONS
+from sparc_core.weights_file import fill_network, read_weights, stored_config, write_weights
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,8 @@ class ModelConfig:
 
 def save_weights(path: Path, network_state: dict[str, torch.Tensor], config: ModelConfig) -> None:
     """Write a network's parameters with its `ModelConfig` in the file's metadata."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().float().cpu().contiguous() for name, value in network_state.items()}
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"model_config": json.dumps(to_dict(config))})
-    partial.replace(path)
+    state = {name: value.float() for name, value in network_state.items()}
+    write_weights(path, state, {"model_config": json.dumps(to_dict(config))})
 
 
 def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = None):
@@ -84,38 +78,9 @@ def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = N
     config: use this instead of the one in the file. Raises ValueError naming the file when it is not a
     safetensors file, carries no config, or its shapes do not fit the config.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"weights {path}: no such file")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stored:
-            metadata = stored.metadata() or {}
-            state = {name: stored.get_tensor(name) for name in stored.keys()}
-    except (SafetensorError, struct.error, OSError) as error:
-        raise ValueError(f"weights {path}: not a readable safetensors file: {error}") from error
+    state, metadata = read_weights(path)
     if config is None:
-        if "model_config" not in metadata:
-            raise ValueError(f"weights {path}: holds no model_config; it was not written by sparc pretrain")
-        try:
-            stored_config = json.loads(metadata["model_config"])
-        except json.JSONDecodeError as error:
-            raise ValueError(f"weights {path}: model_config is not JSON: {error}") from error
-        config = from_dict(ModelConfig, stored_config, f"weights {path}: model_config")
+        config = stored_config(metadata, "model_config", ModelConfig, path, "sparc pretrain")
     network = MultiSparcNet(config.network)
-    problems = _misfits(network.state_dict(), state)
-    if problems:
-        raise ValueError(
-            f"weights {path}: do not fit the config: {'; '.join(problems[:4])}"
-            + (f" and {len(problems) - 4} more" if len(problems) > 4 else "")
-        )
-    network.load_state_dict(state)
+    fill_network(network, state, path, "config")
     return network.to(device).eval().requires_grad_(False), config
-
-
-def _misfits(expected: dict, got: dict) -> list[str]:
-    problems = [f"{name} is missing" for name in sorted(set(expected) - set(got))]
-    problems += [f"{name} is unknown" for name in sorted(set(got) - set(expected))]
-    for name in sorted(set(expected) & set(got)):
-        if expected[name].shape != got[name].shape:
-            problems.append(f"{name} is {tuple(got[name].shape)}, expected {tuple(expected[name].shape)}")
-    return problems

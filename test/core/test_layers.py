@@ -12,16 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 # Beside it: files and visualise (in and out), tracking, synth (scenes to train and test on). On top:
 # training, evaluation and the commands. A layer may always import itself.
 _BELOW_INPUTS = {"types", "geometry", "cad", "perception"}
-_BELOW_PIPELINE = {*_BELOW_INPUTS, "network", "inputs", "refine", "config"}
+_BELOW_PIPELINE = {*_BELOW_INPUTS, "network", "inputs", "refine", "config", "weights_file"}
 ALLOWED = {
     "types": set(),
     "config": set(),
+    "weights_file": {"config"},
     "geometry": {"types"},
     "cad": {"types", "geometry"},
-    "perception": {"types", "geometry", "cad", "config"},
+    "perception": {"types", "geometry", "cad", "config", "weights_file"},
     "network": {"types"},
     "inputs": _BELOW_INPUTS,
-    "refine": {*_BELOW_INPUTS, "network", "inputs", "config"},
+    "refine": {*_BELOW_INPUTS, "network", "inputs", "config", "weights_file"},
     "retrieval": _BELOW_PIPELINE,
     "pipeline": {*_BELOW_PIPELINE, "retrieval"},
     "tracking": {"types", "geometry"},

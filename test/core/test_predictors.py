@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import furniture
+from safetensors.torch import save_file
 from scipy.integrate import quad
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from typer.testing import CliRunner
@@ -121,6 +122,9 @@ def test_weights_come_back_in_16_bits_and_wrong_files_are_named(tmp_path):
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(ValueError, match="text.safetensors: not a readable"):
         OurDepthNormals.load(tmp_path / "text.safetensors")
+    save_file(network.state_dict(), path, metadata={"kind": "DepthNetConfig"})
+    with pytest.raises(ValueError, match="d.safetensors: holds no config; it was not written by sparc train"):
+        OurDepthNormals.load(path)
     state = network.state_dict()
     del state["head.bias"]
     save_predictor(path, state, DEPTH)
@@ -138,6 +142,9 @@ def test_coco_weights_of_torchvisions_own_file_are_loaded_and_their_classes_mapp
     assert detector.names[COCO_CLASSES.index("couch")] == "sofa"
     assert detector.names[COCO_CLASSES.index("person")] is None
     assert {n for n in detector.names if n} == {"chair", "sofa", "bed", "table", "display"}
+    save_file(network.state_dict(), tmp_path / "maskrcnn.safetensors")
+    again = MaskRcnnDetector.load_coco(tmp_path / "maskrcnn.safetensors")
+    assert torch.equal(again.network.state_dict()[name], value)
     with pytest.raises(ValueError, match="no such file"):
         MaskRcnnDetector.load_coco(tmp_path / "other.pth")
 
