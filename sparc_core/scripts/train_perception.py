@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
+from sparc_core.scripts.libraries import open_libraries
+from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
 app = typer.Typer(help="Render pictures and train the predictors that see RGB alone.", no_args_is_help=True)
 
@@ -28,16 +31,9 @@ def _group() -> None:
 def pictures(
     out: Annotated[Path, typer.Option(help="Folder for the pictures; those that are there are kept.")],
     count: Annotated[int, typer.Option(help="How many pictures.")] = 12_000,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with a PictureSetConfig; unnamed options keep their defaults.")
-    ] = None,
-    cad_library: Annotated[
-        list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
-    ] = None,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out CAD models whose id begins so, a source kept for tests; repeatable."),
-    ] = None,
+    config: Annotated[Path | None, options.yaml_of("PictureSetConfig")] = None,
+    cad_library: options.CadLibraries = None,
+    hold_out: options.HoldOut = None,
     seed: Annotated[int, typer.Option(help="Fixes the pictures.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
@@ -45,7 +41,6 @@ def pictures(
     from rich.progress import track
 
     from sparc_core.config import from_dict, load_yaml
-    from sparc_core.scripts.libraries import open_libraries
     from sparc_core.synth.picture_set import INDEX, PictureFolder, PictureSetConfig
 
     specs, held = cad_library or ["procedural:0-79"], hold_out or []
@@ -70,7 +65,6 @@ def _start(out: Path, settings, specs: list[str], held: list[str], seed: int) ->
     global _pictures, _folder
     import torch
 
-    from sparc_core.scripts.libraries import open_libraries
     from sparc_core.synth.picture_set import PictureSet
 
     torch.set_num_threads(1)
@@ -85,18 +79,14 @@ def _draw(number: int) -> str:
 
 @app.command()
 def depth(
-    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
-    pictures: Annotated[Path, typer.Option(help="Folder of pictures to train on.")],
-    validation: Annotated[Path, typer.Option(help="Folder of pictures to validate on.")],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with a DepthTraining; unnamed options keep their defaults.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
-    stop_after_min: Annotated[
-        float, typer.Option(help="Save and stop after this many minutes; resume later.")
-    ] = 0.0,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+    out: options.Out,
+    pictures: options.Pictures,
+    validation: options.UnseenPictures,
+    config: Annotated[Path | None, options.yaml_of("DepthTraining")] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    stop_after_min: options.StopAfterMin = 0.0,
+    resume: options.Resume = False,
 ) -> None:
     """Train depth and normals from one image; Ctrl-C saves a checkpoint to resume from.
 
@@ -109,26 +99,23 @@ def depth(
     def measure(network, folder, settings) -> dict:
         return measure_depth(OurDepthNormals(network), folder, VALIDATE)
 
-    _train(DepthTraining, measure, out, pictures, validation, config, device, threads, stop_after_min, resume)
+    told = RunOptions(out, config, device, threads, stop_after_min, resume)
+    _train(DepthTraining, measure, pictures, validation, told)
 
 
 @app.command()
 def detector(
-    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
-    pictures: Annotated[Path, typer.Option(help="Folder of pictures to train on.")],
-    validation: Annotated[Path, typer.Option(help="Folder of pictures to validate on.")],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with a DetectorTraining; unnamed options keep their defaults.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
-    stop_after_min: Annotated[
-        float, typer.Option(help="Save and stop after this many minutes; resume later.")
-    ] = 0.0,
+    out: options.Out,
+    pictures: options.Pictures,
+    validation: options.UnseenPictures,
+    config: Annotated[Path | None, options.yaml_of("DetectorTraining")] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    stop_after_min: options.StopAfterMin = 0.0,
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a depth network whose trunk the detector begins with.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+    resume: options.Resume = False,
 ) -> None:
     """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
     from sparc_core.evaluation.perception import measure_detector
@@ -140,67 +127,36 @@ def detector(
         detector = MaskRcnnDetector(network, (None, *categories), min_score=LOWEST_SCORE)
         return measure_detector(detector, categories, folder, VALIDATE)
 
-    _train(
-        DetectorTraining,
-        measure,
-        out,
-        pictures,
-        validation,
-        config,
-        device,
-        threads,
-        stop_after_min,
-        resume,
-        trunk,
-    )
+    told = RunOptions(out, config, device, threads, stop_after_min, resume)
+    _train(DetectorTraining, measure, pictures, validation, told, trunk)
 
 
 @app.command()
 def retrieval(
-    out: Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML with a RetrievalTraining; unnamed options keep their defaults.")
-    ] = None,
-    cad_library: Annotated[
-        list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
-    ] = None,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out CAD models whose id begins so, a source kept for tests; repeatable."),
-    ] = None,
-    validation: Annotated[
-        str, typer.Option(help="CAD library for validation, unseen in training.")
-    ] = "procedural:1000100-1000119",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")] = 0,
-    stop_after_min: Annotated[
-        float, typer.Option(help="Save and stop after this many minutes; resume later.")
-    ] = 0.0,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")] = False,
+    out: options.Out,
+    config: Annotated[Path | None, options.yaml_of("RetrievalTraining")] = None,
+    cad_library: options.CadLibraries = None,
+    hold_out: options.HoldOut = None,
+    validation: options.UnseenLibrary = "procedural:1000100-1000119",
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    stop_after_min: options.StopAfterMin = 0.0,
+    resume: options.Resume = False,
 ) -> None:
     """Train the embedding of image regions and CAD models on synthetic scenes; no pictures are needed."""
-    import torch
-
     from sparc_core.cad.library import CadLibrary
     from sparc_core.cad.tensors import CadTensors
-    from sparc_core.config import from_dict, load_yaml
     from sparc_core.evaluation.retrieval import measure_retrieval
-    from sparc_core.perception.predictor_file import save_predictor
     from sparc_core.retrieval.network import RetrievalNet
     from sparc_core.retrieval.retriever import Retriever
-    from sparc_core.scripts.libraries import open_libraries
-    from sparc_core.scripts.training_run import TrainingRun, check_out
     from sparc_core.training.retrieval import RetrievalTraining, make_retrieval_trainer
 
+    told = RunOptions(out, config, device, threads, stop_after_min, resume)
     with report_bad_input():
-        check_out(out, resume)
-        if threads:
-            torch.set_num_threads(threads)
-        settings = from_dict(RetrievalTraining, load_yaml(config) if config else {}, str(config))
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        settings = told.settings(RetrievalTraining)
         library = open_libraries(cad_library or ["procedural:0-79"], hold_out or [])
         unseen = CadLibrary.open(validation)
-        trainer = make_retrieval_trainer(settings, library, chosen)
+        trainer = make_retrieval_trainer(settings, library, told.use_device())
 
     def figures() -> dict:
         network = RetrievalNet(settings.network)
@@ -208,44 +164,37 @@ def retrieval(
         retriever = Retriever(network, CadTensors.from_library(unseen))
         return measure_retrieval(unseen, {"learned": retriever.ranking}, VALIDATE // 2)["learned"]
 
-    def write(path: Path) -> None:
-        save_predictor(path, trainer.averaged, settings.network, half=True)
-
-    with report_bad_input():
-        run = TrainingRun(out, settings, trainer, figures, write, stop_after_min)
-        run.start(resume)
-    run.go()
+    _run(told, settings, trainer, figures)
 
 
 def _train(
-    kind, measure, out, pictures, validation, config, device, threads, stop_after_min, resume, trunk=None
+    kind, measure, pictures: Path, validation: Path, told: RunOptions, trunk: Path | None = None
 ) -> None:
     """Train what a configuration of a kind builds; measure(network, folder, settings) -> figures by name."""
-    import torch
-
-    from sparc_core.config import from_dict, load_yaml
-    from sparc_core.perception.predictor_file import save_predictor
-    from sparc_core.scripts.training_run import TrainingRun, check_out
     from sparc_core.synth.picture_set import PictureFolder
     from sparc_core.training.predictors import make_trainer
 
     with report_bad_input():
-        check_out(out, resume)
-        if threads:
-            torch.set_num_threads(threads)
-        settings = from_dict(kind, load_yaml(config) if config else {}, str(config))
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        settings = told.settings(kind)
         unseen = PictureFolder(validation)
-        trainer = make_trainer(settings, PictureFolder(pictures), chosen, trunk)
+        trainer = make_trainer(settings, PictureFolder(pictures), told.use_device(), trunk)
 
-        def figures() -> dict:
-            network = settings.build()
-            network.load_state_dict(trainer.averaged)
-            return measure(network, unseen, settings)
+    def figures() -> dict:
+        network = settings.build()
+        network.load_state_dict(trainer.averaged)
+        return measure(network, unseen, settings)
 
-        def write(path: Path) -> None:
-            save_predictor(path, trainer.averaged, settings.network, half=True)
+    _run(told, settings, trainer, figures)
 
-        run = TrainingRun(out, settings, trainer, figures, write, stop_after_min)
-        run.start(resume)
+
+def _run(told: RunOptions, settings, trainer, figures) -> None:
+    """Train to the end; the averaged weights are written with the network's configuration."""
+    from sparc_core.perception.predictor_file import save_predictor
+
+    def write(path: Path) -> None:
+        save_predictor(path, trainer.averaged, settings.network, half=True)
+
+    with report_bad_input():
+        run = TrainingRun(told, settings, trainer, figures, write)
+        run.start()
     run.go()

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -15,37 +16,61 @@ CHECKPOINT_EVERY_S = 180.0
 VALIDATE_EVERY_S = 600.0
 
 
-def check_out(out: Path, resume: bool) -> None:
-    """Refuse to overwrite a run, or to resume none, before anything is loaded."""
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
-        raise ValueError(f"{checkpoint} exists: give --resume to go on, or another --out")
-    if resume and not checkpoint.exists():
-        raise ValueError(f"nothing to resume: {checkpoint} does not exist")
+@dataclass(frozen=True)
+class RunOptions:
+    """What every training command is told about its run; `options.py` says what each means."""
+
+    out: Path
+    config: Path | None
+    device: str
+    threads: int
+    stop_after_min: float
+    resume: bool
+
+    def settings(self, kind: type):
+        """The configuration of a kind from the YAML file. Raises ValueError for a wrong one, and, before
+        anything is loaded, where the run would overwrite another or has none to resume."""
+        from sparc_core.config import from_dict, load_yaml
+
+        checkpoint = self.out / "checkpoint.pt"
+        if checkpoint.exists() and not self.resume:
+            raise ValueError(f"{checkpoint} exists: give --resume to go on, or another --out")
+        if self.resume and not checkpoint.exists():
+            raise ValueError(f"nothing to resume: {checkpoint} does not exist")
+        return from_dict(kind, load_yaml(self.config) if self.config else {}, str(self.config))
+
+    def use_device(self) -> str:
+        """The device to train on, with `auto` resolved; sets the number of CPU threads."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
 
 
 class TrainingRun:
     """Files, log lines, curves and interruptions of one training run.
 
-    config: of the whole run, written beside the weights. trainer: with step, progress, rank, images_a_step,
+    settings: of the whole run, written beside the weights. trainer: with step, progress, rank, images_a_step,
     run, state and load_state. measure: figures of the network so far on data it has not seen, by name.
     write_weights: writes the averaged weights to a path.
     """
 
     def __init__(
         self,
-        out: Path,
-        config,
+        options: RunOptions,
+        settings,
         trainer,
         measure: Callable[[], dict],
         write_weights: Callable[[Path], None],
-        stop_after_min: float,
     ):
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.out, self.config, self.trainer = out, config, trainer
+        self.out, self.resume = options.out, options.resume
+        self.settings, self.trainer = settings, trainer
         self.measure, self.write_weights = measure, write_weights
-        self.deadline = time.monotonic() + stop_after_min * 60 if stop_after_min > 0 else float("inf")
+        limit_s = options.stop_after_min * 60
+        self.deadline = time.monotonic() + limit_s if limit_s > 0 else float("inf")
         self.interrupted = False
         self.smooth: dict[str, float] = {}
         self.last_checkpoint = self.last_validation = time.monotonic()
@@ -60,7 +85,8 @@ class TrainingRun:
         )
         self.board = None
 
-    def start(self, resume: bool) -> None:
+    def start(self) -> None:
+        """Prepare the folder; take over the checkpoint in it when the run is resumed."""
         import torch
         import yaml
         from tensorboardX import SummaryWriter
@@ -70,15 +96,15 @@ class TrainingRun:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
         self.out.mkdir(parents=True, exist_ok=True)
-        if resume:
+        if self.resume:
             stored = torch.load(
                 self.out / "checkpoint.pt", map_location=self.trainer.device, weights_only=True
             )
             self.trainer.load_state(stored)
         if self.trainer.rank == 0:
-            if resume:
+            if self.resume:
                 typer.echo(f"resumed at step {self.trainer.step}")
-            plain = json.loads(json.dumps(to_dict(self.config)))
+            plain = json.loads(json.dumps(to_dict(self.settings)))
             (self.out / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
             self.board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.trainer.step)
 

@@ -1,0 +1,31 @@
+"""Options that several training commands have: their types and help texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def yaml_of(kind: str):
+    """The option of a YAML file with a configuration dataclass."""
+    return typer.Option(help=f"YAML with a {kind}; unnamed options keep their defaults.")
+
+
+CadLibraries = Annotated[
+    list[str] | None, typer.Option(help="Folder of CAD models, or procedural:FIRST-LAST; repeatable.")
+]
+HoldOut = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave out CAD models whose id begins so, a source kept for tests; repeatable."),
+]
+UnseenLibrary = Annotated[str, typer.Option(help="CAD library for validation, unseen in training.")]
+Pictures = Annotated[Path, typer.Option(help="Folder of pictures to train on.")]
+UnseenPictures = Annotated[Path, typer.Option(help="Folder of pictures to validate on.")]
+
+Out = Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")]
+StopAfterMin = Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")]
