@@ -35,6 +35,23 @@ class RayHits:
     face: torch.Tensor
 
 
+@wp.func
+def _meets_cube(origin: wp.vec3, unit: wp.vec3, reach: wp.float32) -> bool:
+    """Whether a ray meets the unit cube within reach: slab test, the cube grown a little for flat faces lying
+    on it."""
+    near = wp.float32(0.0)
+    far = reach
+    for axis in range(3):
+        if wp.abs(unit[axis]) > 1.0e-9:
+            t0 = (-0.501 - origin[axis]) / unit[axis]
+            t1 = (0.501 - origin[axis]) / unit[axis]
+            near = wp.max(near, wp.min(t0, t1))
+            far = wp.min(far, wp.max(t0, t1))
+        elif wp.abs(origin[axis]) > 0.501:
+            far = -1.0
+    return near <= far
+
+
 @wp.kernel
 def _cast_rays(
     mesh_ids: wp.array(dtype=wp.uint64),
@@ -76,18 +93,7 @@ def _cast_rays(
             # because affine maps keep ratios along a line and the camera ray has z = 1.
             length = wp.length(direction)
             unit = direction / length
-            # slab test against the unit cube, grown a little for flat faces lying on it
-            near = wp.float32(0.0)
-            far = best * length
-            for axis in range(3):
-                if wp.abs(unit[axis]) > 1.0e-9:
-                    t0 = (-0.501 - origin[axis]) / unit[axis]
-                    t1 = (0.501 - origin[axis]) / unit[axis]
-                    near = wp.max(near, wp.min(t0, t1))
-                    far = wp.min(far, wp.max(t0, t1))
-                elif wp.abs(origin[axis]) > 0.501:
-                    far = -1.0
-            if near <= far:
+            if _meets_cube(origin, unit, best * length):
                 hit = wp.mesh_query_ray(mesh_ids[model[b, o]], origin, unit, best * length)
                 if hit.result:
                     t = hit.t / length
@@ -127,17 +133,7 @@ def _find_blocked(
             direction = wp.cw_div(to_object * (end[b, k] - start[b, k]), size)
             length = wp.length(direction)
             unit = direction / wp.max(length, 1.0e-9)
-            near = wp.float32(0.0)
-            far = length
-            for axis in range(3):
-                if wp.abs(unit[axis]) > 1.0e-9:
-                    t0 = (-0.501 - origin[axis]) / unit[axis]
-                    t1 = (0.501 - origin[axis]) / unit[axis]
-                    near = wp.max(near, wp.min(t0, t1))
-                    far = wp.min(far, wp.max(t0, t1))
-                elif wp.abs(origin[axis]) > 0.501:
-                    far = -1.0
-            if near <= far:
+            if _meets_cube(origin, unit, length):
                 hit = wp.mesh_query_ray(mesh_ids[model[b, o]], origin, unit, length)
                 if hit.result:
                     found = 1
