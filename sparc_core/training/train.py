@@ -8,12 +8,9 @@ poses of its own.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from torch.profiler import record_function
 
@@ -27,12 +24,12 @@ from sparc_core.refine.loop import keep_plausible, observe_tokens, refine
 from sparc_core.refine.model import ModelConfig
 from sparc_core.refine.update import apply_update
 from sparc_core.training.data import DataConfig, SyntheticData, TrainingBatch
+from sparc_core.training.loop import TrainingLoop
 from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
 from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
 from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts
 
 PRECISIONS = ("auto", "fp32", "bf16")
-_GO_ON, _SAVE, _STOP = range(3)
 
 
 @dataclass(frozen=True)
@@ -76,77 +73,29 @@ class TrainConfig:
             raise ValueError(f"training classifier_share must be in [0, 1), got {self.classifier_share}")
 
 
-class Trainer:
-    """Holds network, optimiser, averaged weights and random state; `run` trains, `state` resumes.
-
-    Started by torchrun (or any launcher that Accelerate knows), every process draws its own images and the
-    gradients are averaged; the first process' clock decides when the run ends.
-    """
+class Trainer(TrainingLoop):
+    """Trains Multi-SPARC-Net; `progress` follows the clock as well where `time_limit_min` is set."""
 
     def __init__(self, config: TrainConfig, library: CadLibrary, device: str = "cpu"):
         """device: "cpu", or "cuda" for this process' GPU."""
         mixed = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if mixed else "no")
-        chosen = self.accelerator.device
-        self.config, self.device = config, "cpu" if chosen.type == "cpu" else str(chosen)
-        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if mixed else "no")
         torch.manual_seed(config.seed)
-        self.network = MultiSparcNet(config.model.network).to(self.device)
-        # the same parameters; with several processes its backward pass averages the gradients
-        self.trained = self.accelerator.prepare_model(self.network)
-        self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = make_optimiser(
-            config.optimiser, self.network, config.learning_rate, config.weight_decay
-        )
-        self.generator = torch.Generator(self.device).manual_seed(config.seed + self.rank)
+        network = MultiSparcNet(config.model.network).to(accelerator.device)
+        optimiser = make_optimiser(config.optimiser, network, config.learning_rate, config.weight_decay)
+        super().__init__(config, accelerator, network, network, optimiser, accelerator.device)
         self.data = SyntheticData(library, config.data, config.model.inputs, self.device)
-        self.step, self.elapsed_s = 0, 0.0
 
     @property
     def progress(self) -> float:
         """Share of the run that is done, by steps or by the clock, whichever is further."""
-        by_steps = self.step / self.config.steps
         limit_s = self.config.time_limit_min * 60
-        return min(1.0, max(by_steps, self.elapsed_s / limit_s if limit_s > 0 else 0.0))
+        return max(super().progress, min(1.0, self.elapsed_s / limit_s) if limit_s > 0 else 0.0)
 
     @property
     def images_a_step(self) -> int:
         """Images that all processes together see in a step."""
         return self.config.images * self.processes
-
-    def run(
-        self,
-        report: Callable[[dict], None],
-        stop: Callable[[], bool] = lambda: False,
-        save: Callable[[dict], None] = lambda state: None,
-        save_now: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Train until the steps or the time are used up, or `stop()` says so after an image batch.
-
-        `report` gets {"step", "loss", "align_loss", "score_loss", "learning_rate", "elapsed_s"} after
-        every image batch; `save` gets `state()` whenever `save_now()` says so, and at the end. What the first
-        process' functions say counts for all; only it reports and saves.
-        """
-        self.network.train()
-        order = self._agree(_GO_ON if self.progress < 1 and not stop() else _STOP)
-        while order != _STOP:
-            began = time.perf_counter()
-            with record_function("scenes"):
-                batch = self.data.batch(self.config.images, self.generator)
-            metrics = self._train_on(batch)
-            self.elapsed_s += time.perf_counter() - began
-            if self.rank == 0:
-                report({"step": self.step, "elapsed_s": self.elapsed_s, **metrics})
-            wish = _STOP if self.progress >= 1 or stop() else _SAVE if save_now() else _GO_ON
-            order = self._agree(wish)
-            if order == _SAVE:
-                self._save(save)
-        self._save(save)
-
-    def _save(self, save: Callable[[dict], None]) -> None:
-        state = self.state()  # all processes take part
-        if self.rank == 0:
-            save(state)
 
     def start_from(self, network: MultiSparcNet) -> None:
         """Take over the weights of a network with the same config."""
@@ -159,34 +108,9 @@ class Trainer:
         network.load_state_dict(self.averaged)
         return network.eval().requires_grad_(False)
 
-    def state(self) -> dict:
-        """Everything needed to go on as if the run had not been interrupted. With several processes all of
-        them must call it: the random states of all are in it."""
-        own = self.generator.get_state().to(self.device)
-        generators = [torch.empty_like(own) for _ in range(self.processes)]
-        if self.processes > 1:
-            dist.all_gather(generators, own)
-        else:
-            generators = [own]
-        return {
-            "network": self.network.state_dict(),
-            "averaged": self.averaged,
-            "optimiser": self.optimiser.state_dict(),
-            "generators": [g.cpu() for g in generators],
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-        }
-
-    def load_state(self, state: dict) -> None:
-        """The inverse of `state`; with another number of processes the added ones draw new images."""
-        self.network.load_state_dict(state["network"])
-        self.averaged = {name: value.to(self.device) for name, value in state["averaged"].items()}
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        if self.rank < len(state["generators"]):
-            self.generator.set_state(state["generators"][self.rank].cpu())
-        else:
-            self.generator.manual_seed(hash((self.config.seed, self.rank, self.step)) % 2**62)
+    def _draw(self) -> TrainingBatch:
+        with record_function("scenes"):
+            return self.data.batch(self.config.images, self.generator)
 
     def _train_on(self, batch: TrainingBatch) -> dict[str, float]:
         config = self.config
@@ -258,26 +182,7 @@ class Trainer:
     def _optimise(self, loss: torch.Tensor) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule()
-        self.optimiser.zero_grad(set_to_none=True)
-        with record_function("backward"):
-            self.accelerator.backward(loss)
-        with record_function("optimiser"):
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
-            self.optimiser.step()
-        self.step += 1
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            current = self.network.state_dict()
-            torch._foreach_lerp_(list(self.averaged.values()), list(current.values()), 1 - decay)
-
-    def _agree(self, order: int) -> int:
-        """The first process' order and clock, so that all take the same steps at the same rate."""
-        if self.processes == 1:
-            return order
-        shared = torch.tensor([float(order), self.elapsed_s], dtype=torch.float64, device=self.device)
-        dist.broadcast(shared, 0)
-        self.elapsed_s = float(shared[1])
-        return int(shared[0])
+        super()._optimise(loss)
 
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))

@@ -227,8 +227,10 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(folder, settings):
     first = trainer()
     first.run(lambda row: None, stop=lambda: first.step >= 3)
     assert first.step == 3
-    second = trainer()
-    second.load_state(first.state())
+    second, state = trainer(), first.state()
+    with pytest.raises(ValueError, match="the checkpoint is of 2 processes, not 1"):
+        second.load_state({**state, "generators": state["generators"] * 2})
+    second.load_state(state)
     rest = []
     second.run(rest.append)
     assert [row["loss"] for row in rest] == [row["loss"] for row in logs[3:]]

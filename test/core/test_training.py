@@ -85,6 +85,23 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         }
 
 
+def test_a_checkpoint_of_another_number_of_processes_is_taken_over():
+    one = Trainer(tiny(), furniture())
+    one.run(lambda metrics: None, stop=lambda: one.step >= 3)
+    state = one.state()
+    fewer = Trainer(tiny(), furniture())
+    fewer.load_state({**state, "generators": [*state["generators"], generator(7).get_state()]})
+    assert torch.equal(fewer.generator.get_state(), one.generator.get_state())
+    added = Trainer(tiny(), furniture())
+    added.rank = 1  # stands for a second process, of which the checkpoint knows nothing
+    added.load_state(state)
+    assert added.step == 3
+    draws = [torch.rand(8, generator=t.generator) for t in (fewer, added, Trainer(tiny(), furniture()))]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(draws, 2))
+    for name, value in parameters(one).items():
+        assert torch.equal(value, parameters(added)[name]), name
+
+
 def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
     runs = [Trainer(tiny(steps=3, seed=seed), furniture()) for seed in (1, 1, 2)]
     for trainer in runs:
