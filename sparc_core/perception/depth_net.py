@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.trunk import CHANNELS, features, resnet_trunk
@@ -130,27 +131,31 @@ class OurDepthNormals:
     """A `DepthNormals` from our own network."""
 
     def __init__(self, network: DepthNet, device="cpu"):
-        self.network, self.device = network.to(device).eval().requires_grad_(False), torch.device(device)
+        self.config = network.config
+        self.network = MovableNetwork(network, device, "depth network")
 
     @classmethod
     def load(cls, weights: Path, device="cpu") -> OurDepthNormals:
         """From a file of `sparc train-perception depth`. Raises ValueError naming the file."""
-        return cls(load_predictor(weights, DepthNetConfig, DepthNet, device)[0], device)
+        return cls(load_predictor(weights, DepthNetConfig, DepthNet)[0], device)
 
-    @torch.no_grad()
     def predict(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """See `DepthNormals`. Raises ValueError when image and camera differ in size."""
         height, width = image_rgb.shape[:2]
         if (camera.width, camera.height) != (width, height):
             raise ValueError(f"the camera is {camera.width}×{camera.height}, the image {width}×{height}")
-        config = self.network.config
+        config = self.config
         small = cv2.resize(image_rgb, (config.width_px, config.height_px), interpolation=cv2.INTER_AREA)
         scale = np.array([config.width_px / width, config.height_px / height])
         focal = np.array([camera.fx, camera.fy]) * scale
         centre = (np.array([camera.cx, camera.cy]) + 0.5) * scale - 0.5
-        intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=self.device)
-        rgb = torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None].float() / 255
-        found = self.network(rgb, ray_image(intrinsics, config.height_px, config.width_px))
+
+        def distributions(network: DepthNet, device) -> DepthOutput:
+            intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=device)
+            rgb = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float() / 255
+            return network(rgb, ray_image(intrinsics, config.height_px, config.width_px))
+
+        found = self.network.run(distributions)
         depth = _resized(found.log_depth.exp()[0], width, height)
         sigma = _resized(found.log_sigma.exp()[0], width, height) * depth
         normal = _resized(found.normal[0].permute(1, 2, 0), width, height)

@@ -19,6 +19,7 @@ from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from sparc_core.cad.names import exact_category
+from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.trunk import CHANNELS, resnet_trunk
 from sparc_core.types import CATEGORIES, Detection
@@ -92,13 +93,13 @@ class MaskRcnnDetector:
     ):
         if not 0 <= min_score <= 1:
             raise ValueError(f"detector min_score must be in [0, 1], got {min_score}")
-        self.network, self.names = network.to(device).eval().requires_grad_(False), names
-        self.device, self.min_score = torch.device(device), min_score
+        self.network = MovableNetwork(network, device, "Mask R-CNN")
+        self.names, self.min_score = names, min_score
 
     @classmethod
     def load(cls, weights: Path, device="cpu", min_score: float = 0.3) -> MaskRcnnDetector:
         """Our network from a file of `sparc train-perception detector`. Raises ValueError naming the file."""
-        network, config = load_predictor(weights, MaskRcnnConfig, build_mask_rcnn, device)
+        network, config = load_predictor(weights, MaskRcnnConfig, build_mask_rcnn)
         return cls(network, (None, *config.categories), device, min_score)
 
     @classmethod
@@ -110,18 +111,21 @@ class MaskRcnnDetector:
         names = tuple(exact_category(name) for name in COCO_CLASSES)
         return cls(network, names, device, min_score)
 
-    @torch.no_grad()
     def detect(self, image_rgb: np.ndarray) -> list[Detection]:
         """See `Detector`."""
-        image = torch.from_numpy(np.ascontiguousarray(image_rgb)).to(self.device)
-        found = self.network([image.permute(2, 0, 1).float() / 255])[0]
+
+        def predict(network: MaskRCNN, device) -> dict[str, torch.Tensor]:
+            image = torch.from_numpy(np.ascontiguousarray(image_rgb)).to(device)
+            found = network([image.permute(2, 0, 1).float() / 255])[0]
+            return found | {"masks": found["masks"] > 0.5}
+
+        found = self.network.run(predict)
         detections = []
         for box, label, score, mask in zip(
             found["boxes"], found["labels"].tolist(), found["scores"].tolist(), found["masks"], strict=True
         ):
             if score >= self.min_score and self.names[label] is not None:
-                pixels = (mask[0] > 0.5).cpu().numpy()
                 # torchvision's boxes end at pixel corners, ours count from pixel centres
                 corners = tuple(float(v) - 0.5 for v in box)
-                detections.append(Detection(corners, self.names[label], score, mask=pixels))
+                detections.append(Detection(corners, self.names[label], score, mask=mask[0].cpu().numpy()))
         return detections

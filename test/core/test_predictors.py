@@ -14,6 +14,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from typer.testing import CliRunner
 
 from sparc_core.evaluation.perception import BoxFigures, DepthFigures
+from sparc_core.perception import device_fallback
 from sparc_core.perception.depth_net import (
     DepthNet,
     DepthNetConfig,
@@ -138,13 +139,13 @@ def test_coco_weights_of_torchvisions_own_file_are_loaded_and_their_classes_mapp
     torch.save(network.state_dict(), tmp_path / "maskrcnn.pth")
     detector = MaskRcnnDetector.load_coco(tmp_path / "maskrcnn.pth")
     for name, value in network.state_dict().items():
-        assert torch.equal(detector.network.state_dict()[name], value), name
+        assert torch.equal(detector.network.network.state_dict()[name], value), name
     assert detector.names[COCO_CLASSES.index("couch")] == "sofa"
     assert detector.names[COCO_CLASSES.index("person")] is None
     assert {n for n in detector.names if n} == {"chair", "sofa", "bed", "table", "display"}
     save_file(network.state_dict(), tmp_path / "maskrcnn.safetensors")
     again = MaskRcnnDetector.load_coco(tmp_path / "maskrcnn.safetensors")
-    assert torch.equal(again.network.state_dict()[name], value)
+    assert torch.equal(again.network.network.state_dict()[name], value)
     with pytest.raises(ValueError, match="no such file"):
         MaskRcnnDetector.load_coco(tmp_path / "other.pth")
 
@@ -175,6 +176,37 @@ def test_detections_have_our_names_boxes_between_pixels_and_masks():
     np.testing.assert_allclose(network.image.permute(1, 2, 0).numpy() * 255, image, atol=1e-3)
     with pytest.raises(ValueError, match="min_score"):
         MaskRcnnDetector(network, (None,), min_score=2)
+
+
+def small_predictors():
+    """Our predictors with random weights, and for each what it finds in an image."""
+    torch.manual_seed(0)
+    image, camera = np.full((48, 64, 3), 90, np.uint8), Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
+    depth = OurDepthNormals(DepthNet(DEPTH))
+    detector = MaskRcnnDetector(build_mask_rcnn(DETECTOR), (None, *DETECTOR.categories), min_score=0.0)
+    return {
+        "depth network": (depth.network, lambda: depth.predict(image, camera).depth_m.tolist()),
+        "Mask R-CNN": (detector.network, lambda: [(d.box_xyxy, d.score) for d in detector.detect(image)]),
+    }
+
+
+@pytest.mark.parametrize("name", ["depth network", "Mask R-CNN"])
+def test_out_of_memory_on_the_gpu_goes_on_on_the_cpu_and_says_so_once(monkeypatch, name):
+    said, calls = [], []
+    monkeypatch.setattr(device_fallback.log, "warning", lambda text, *values: said.append(text % values))
+    movable, find = small_predictors()[name]
+    expected = find()
+    movable.device = torch.device("meta")  # stands for a GPU here
+
+    def full_but_on_the_cpu(network, inputs):
+        calls.append(inputs[0][0].device.type)
+        if calls[-1] != "cpu":
+            raise torch.cuda.OutOfMemoryError("2 GiB wanted")
+
+    movable.network.register_forward_pre_hook(full_but_on_the_cpu)
+    assert expected and find() == expected and find() == expected
+    assert calls == ["meta", "cpu", "cpu"]
+    assert said == [f"{name}: the GPU is out of memory, it goes on on the CPU: 2 GiB wanted"]
 
 
 def test_depth_figures_by_hand():
