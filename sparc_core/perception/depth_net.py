@@ -161,7 +161,7 @@ class OurDepthNormals:
         normal = _resized(found.normal[0].permute(1, 2, 0), width, height)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
         error = _resized(normal_error_deg(found.kappa)[0], width, height)
-        return DepthPrediction(depth, normal, np.ones((height, width), dtype=bool), sigma, error)
+        return DepthPrediction(depth, normal, sigma, error)
 
 
 def _resized(values: torch.Tensor, width: int, height: int) -> np.ndarray:

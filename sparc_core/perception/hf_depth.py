@@ -47,4 +47,4 @@ class HuggingFaceDepth:
 
         depth = np.nan_to_num(self.network.run(depth_of), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
         normals, _ = normals_from_depth(torch.from_numpy(depth)[None], intrinsics_tensor(camera)[None])
-        return DepthPrediction(depth, normals[0].numpy(), depth > 0)
+        return DepthPrediction(depth, normals[0].numpy())

@@ -34,7 +34,7 @@ class PlaneDepth:
         column = np.broadcast_to(np.arange(width, dtype=np.float32), (height, width))
         normals = np.stack((column, 0 * column, -np.ones_like(column)), -1)
         depth = np.full((height, width), 2.0, np.float32)
-        return DepthPrediction(depth, normals, np.ones((height, width), bool))
+        return DepthPrediction(depth, normals)
 
 
 class HalfMasker:
