@@ -20,7 +20,7 @@ from torch import nn
 from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import load_predictor
-from sparc_core.perception.trunk import CHANNELS, features, resnet_trunk
+from sparc_core.perception.trunk import CHANNELS, ResnetTrunk
 from sparc_core.types import Camera
 
 MIN_LOG_SIGMA, MAX_LOG_SIGMA = -4.0, 1.0
@@ -63,7 +63,7 @@ class DepthNet(nn.Module):
         super().__init__()
         self.config = config
         fine, middle, coarse = config.channels
-        self.trunk = resnet_trunk(in_channels=5)
+        self.trunk = ResnetTrunk(in_channels=5)
         self.context = nn.Sequential(
             _block(CHANNELS[2], coarse, 1),
             _block(coarse, coarse, 3, dilation=2),
@@ -80,7 +80,7 @@ class DepthNet(nn.Module):
     def forward(self, rgb: torch.Tensor, rays: torch.Tensor) -> DepthOutput:
         """rgb (B, 3, H, W) in [0, 1]; rays (B, 2, H, W) x/z and y/z."""
         images = torch.cat(((rgb - 0.45) / 0.25, rays / 0.5), 1)
-        at_4, at_8, at_16 = features(self.trunk, images)
+        at_4, at_8, at_16 = self.trunk(images)
         x = _twice(self.context(at_16), at_8)
         x = self.merge[0](x + self.lateral[0](at_8))
         x = _twice(x, at_4)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import (
     MaskRCNN_ResNet50_FPN_Weights,
@@ -16,12 +16,13 @@ from torchvision.models.detection.mask_rcnn import (
     MaskRCNNPredictor,
 )
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from sparc_core.cad.names import exact_category
 from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.predictor_file import load_predictor
-from sparc_core.perception.trunk import CHANNELS, resnet_trunk
+from sparc_core.perception.trunk import CHANNELS, ResnetTrunk
 from sparc_core.types import CATEGORIES, Detection
 from sparc_core.weights_file import fill_network, read_foreign_weights
 
@@ -55,16 +56,27 @@ class MaskRcnnConfig:
                 raise ValueError(f"mask_rcnn {name} must be at least 1, got {getattr(self, name)}")
 
 
+class PyramidBackbone(nn.Module):
+    """The trunk with a feature pyramid: `LEVELS`, and one more at twice the last one's stride."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = ResnetTrunk()
+        self.fpn = FeaturePyramidNetwork(list(CHANNELS), channels, extra_blocks=LastLevelMaxPool())
+        self.out_channels = channels  # torchvision's detectors ask for it
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(B, 3, H, W) images -> features by level, finest first."""
+        return self.fpn(dict(zip(LEVELS, self.body(images), strict=True)))
+
+
 def build_mask_rcnn(config: MaskRcnnConfig) -> MaskRCNN:
     """The network with random weights; class 0 is the background."""
     classes = len(config.categories) + 1
-    trunk = resnet_trunk()
-    backbone = BackboneWithFPN(trunk, dict(trunk.return_layers), list(CHANNELS), config.channels)
-    backbone.body = trunk
     anchors = AnchorGenerator(config.anchors_px, ((0.5, 1.0, 2.0),) * len(config.anchors_px))
     mask_channels = config.mask_channels
     return MaskRCNN(
-        backbone,
+        PyramidBackbone(config.channels),
         min_size=config.short_px, max_size=config.long_px,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(config.channels, anchors.num_anchors_per_location()[0]),

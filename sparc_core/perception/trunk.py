@@ -5,25 +5,29 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torchvision.models import resnet18
-from torchvision.models._utils import IntermediateLayerGetter
 
-STRIDES = (4, 8, 16)
 CHANNELS = (64, 128, 256)
 
 
-def resnet_trunk(in_channels: int = 3) -> IntermediateLayerGetter:
-    """Features at `STRIDES` with `CHANNELS` as {"0": …, "1": …, "2": …}; random weights.
+class ResnetTrunk(nn.Module):
+    """Images to features at strides 4, 8 and 16 with `CHANNELS`; random weights.
 
-    The last stage has three quarters of a ResNet-18's parameters and a stride of 32, at which small pictures
-    have nothing left to see.
+    The last stage of a ResNet-18 has three quarters of its parameters and a stride of 32, at which small
+    pictures have nothing left to see. Parameters have torchvision's names.
     """
-    network = resnet18(weights=None)
-    if in_channels != 3:
-        network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return IntermediateLayerGetter(network, {"layer1": "0", "layer2": "1", "layer3": "2"})
 
+    def __init__(self, in_channels: int = 3):
+        super().__init__()
+        network = resnet18(weights=None)
+        if in_channels != 3:
+            network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.conv1, self.bn1 = network.conv1, network.bn1
+        self.relu, self.maxpool = network.relu, network.maxpool
+        self.layer1, self.layer2, self.layer3 = network.layer1, network.layer2, network.layer3
 
-def features(trunk: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The trunk's features of (B, C, H, W) images, finest first."""
-    return tuple(trunk(images).values())
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, C, H, W) images -> features, finest first."""
+        at_4 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
+        at_8 = self.layer2(at_4)
+        return at_4, at_8, self.layer3(at_8)

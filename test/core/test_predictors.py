@@ -10,7 +10,9 @@ import torch
 from builders import furniture
 from safetensors.torch import save_file
 from scipy.integrate import quad
+from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.feature_extraction import create_feature_extractor
 from typer.testing import CliRunner
 
 from sparc_core.evaluation.perception import BoxFigures, DepthFigures
@@ -25,6 +27,7 @@ from sparc_core.perception.depth_net import (
 )
 from sparc_core.perception.mask_rcnn import COCO_CLASSES, MaskRcnnConfig, MaskRcnnDetector, build_mask_rcnn
 from sparc_core.perception.predictor_file import load_predictor, save_predictor
+from sparc_core.perception.trunk import ResnetTrunk
 from sparc_core.scripts.main import app
 from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
 from sparc_core.synth.pictures import PictureConfig
@@ -103,6 +106,20 @@ def test_an_untrained_depth_network_faces_the_camera_and_works_at_any_size():
         predictor.predict(np.zeros((48, 64, 3), np.uint8), camera)
     with pytest.raises(ValueError, match="depth_net width_px must be a multiple of 16.*got 100"):
         DepthNetConfig(width_px=100)
+
+
+def test_the_trunk_is_a_resnet_18_of_torchvision_and_keeps_its_names():
+    torch.manual_seed(0)
+    trunk, whole, images = ResnetTrunk().eval(), resnet18(weights=None).eval(), torch.rand(1, 3, 64, 96)
+    left = whole.load_state_dict(trunk.state_dict(), strict=False)
+    assert not left.unexpected_keys and all(n.startswith(("layer4.", "fc.")) for n in left.missing_keys)
+    found = trunk(images)
+    expected = create_feature_extractor(whole, ["layer1", "layer2", "layer3"])(images).values()
+    assert [f.shape[1:] for f in found] == [(64, 16, 24), (128, 8, 12), (256, 4, 6)]
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+    for network, prefix in ((DepthNet(DEPTH), "trunk."), (build_mask_rcnn(DETECTOR), "backbone.body.")):
+        names = {name for name in network.state_dict() if name.startswith(prefix)}
+        assert names == {prefix + name for name in trunk.state_dict()}
 
 
 def test_weights_come_back_in_16_bits_and_wrong_files_are_named(tmp_path):
