@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from transformers import (
+    MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModelForObjectDetection,
@@ -112,7 +113,7 @@ def detector_of(name: str, device="cpu", min_score: float = 0.3, *, download: bo
     """The detector that a model's own configuration says it is. Raises ValueError as
     `ClosedSetDetector.load`."""
     config = _load(AutoConfig, name, download)
-    is_open = type(config) in AutoModelForZeroShotObjectDetection._model_mapping
+    is_open = type(config) in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING
     kind = OpenVocabularyDetector if is_open else ClosedSetDetector
     return kind.load(name, device, min_score, download=download)
 
