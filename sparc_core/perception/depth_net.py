@@ -29,8 +29,9 @@ MIN_KAPPA = 0.01
 
 @dataclass(frozen=True)
 class DepthNetConfig:
-    """width_px, height_px: images are scaled to this size, whatever their shape. channels of the decoder at
-    strides 2, 4 and 8. depth_m: what an output of 0 means; outputs are logarithms against it."""
+    """width_px, height_px: the size in training; images of another shape are scaled to about as many pixels
+    of their own shape (`working_size`). channels of the decoder at strides 2, 4 and 8. depth_m: what an
+    output of 0 means; outputs are logarithms against it."""
 
     width_px: int = 320
     height_px: int = 240
@@ -127,6 +128,13 @@ def normal_error_deg(kappa: torch.Tensor) -> torch.Tensor:
     return torch.rad2deg(2 * kappa / (kappa.square() + 1) + decay * math.pi / (1 + decay))
 
 
+def working_size(width: int, height: int, config: DepthNetConfig) -> tuple[int, int]:
+    """(width, height) at which the network sees an image: as many pixels as in training, in the image's own
+    shape as far as multiples of 16 allow."""
+    scale = math.sqrt(config.width_px * config.height_px / (width * height))
+    return max(32, 16 * round(width * scale / 16)), max(32, 16 * round(height * scale / 16))
+
+
 class OurDepthNormals:
     """A `DepthNormals` from our own network."""
 
@@ -144,16 +152,16 @@ class OurDepthNormals:
         height, width = image_rgb.shape[:2]
         if (camera.width, camera.height) != (width, height):
             raise ValueError(f"the camera is {camera.width}×{camera.height}, the image {width}×{height}")
-        config = self.config
-        small = cv2.resize(image_rgb, (config.width_px, config.height_px), interpolation=cv2.INTER_AREA)
-        scale = np.array([config.width_px / width, config.height_px / height])
+        size = working_size(width, height, self.config)
+        small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
+        scale = np.array(size) / (width, height)
         focal = np.array([camera.fx, camera.fy]) * scale
         centre = (np.array([camera.cx, camera.cy]) + 0.5) * scale - 0.5
 
         def distributions(network: DepthNet, device) -> DepthOutput:
             intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=device)
             rgb = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float() / 255
-            return network(rgb, ray_image(intrinsics, config.height_px, config.width_px))
+            return network(rgb, ray_image(intrinsics, size[1], size[0]))
 
         found = self.network.run(distributions)
         depth = _resized(found.log_depth.exp()[0], width, height)

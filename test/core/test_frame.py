@@ -119,7 +119,7 @@ class Eyes:
         self.looked += 1
         shape = image_rgb.shape[:2]
         normals = np.tile(np.float32([0, 0, -1]), (*shape, 1))
-        return DepthPrediction(np.full(shape, 3.0, np.float32), normals, np.ones(shape, bool))
+        return DepthPrediction(np.full(shape, 3.0, np.float32), normals)
 
 
 def test_the_nodes_own_predictors_take_the_place_of_messages(aligner):

@@ -24,6 +24,7 @@ from sparc_core.perception.depth_net import (
     OurDepthNormals,
     normal_error_deg,
     ray_image,
+    working_size,
 )
 from sparc_core.perception.mask_rcnn import COCO_CLASSES, MaskRcnnConfig, MaskRcnnDetector, build_mask_rcnn
 from sparc_core.perception.predictor_file import load_predictor, save_predictor
@@ -120,6 +121,14 @@ def test_the_trunk_is_a_resnet_18_of_torchvision_and_keeps_its_names():
     for network, prefix in ((DepthNet(DEPTH), "trunk."), (build_mask_rcnn(DETECTOR), "backbone.body.")):
         names = {name for name in network.state_dict() if name.startswith(prefix)}
         assert names == {prefix + name for name in trunk.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [((640, 480), (320, 240)), ((480, 640), (240, 320)), ((1280, 720), (368, 208)), ((2000, 20), (2768, 32))],
+)
+def test_images_keep_their_shape_at_the_size_of_training(image, expected):
+    assert working_size(*image, DepthNetConfig()) == expected
 
 
 def test_weights_come_back_in_16_bits_and_wrong_files_are_named(tmp_path):

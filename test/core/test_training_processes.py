@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from builders import furniture
 
 from sparc_core.refine.model import load_network
+from sparc_core.synth.picture_set import PictureSet, PictureSetConfig, write_picture
+from sparc_core.synth.pictures import PictureConfig
 
 HERE = Path(__file__).parent
 TINY = {
@@ -45,6 +48,26 @@ def test_two_processes_stay_equal_and_resume_where_they_stopped(tmp_path):
     whole, first, second = one
     assert second == whole != first  # resumed as if nothing had happened
     assert found["draws"][0] != found["draws"][1]  # each goes on with images of its own
+
+
+def test_predictors_resume_in_two_processes(tmp_path):
+    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(64, 48)))
+    lines = [write_picture(tmp_path, i, *pictures.draw(i)) for i in range(3)]
+    (tmp_path / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "c.yaml").write_text(json.dumps({
+        "network": {"width_px": 64, "height_px": 48, "channels": [8, 8, 8]},
+        "train": {"steps": 2, "pictures": 2},
+    }))  # fmt: skip
+    command = (
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+        "sparc_core.scripts.main", "train-perception", "depth", "--out", str(tmp_path / "run"),
+        "--config", str(tmp_path / "c.yaml"), "--pictures", str(tmp_path), "--validation", str(tmp_path),
+        "--device", "cpu",
+    )  # fmt: skip
+    done = run_python(*command)
+    assert done.returncode == 0 and "finished at step 2" in done.stdout, done.stderr[-3000:]
+    again = run_python(*command, "--resume")
+    assert again.returncode == 0 and "resumed at step 2" in again.stdout, again.stderr[-3000:]
 
 
 def pretrain(out, *arguments):
