@@ -42,15 +42,18 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def read_foreign_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The parameters of a .pth or .safetensors file of others. Raises ValueError when it is missing or
-    unreadable."""
+    """The parameters of a .pth or .safetensors file of others. Raises ValueError when it is missing,
+    unreadable or holds something else."""
     path = _existing(path)
     if path.suffix == ".safetensors":
         return read_weights(path)[0]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what unpickling raises for other files depends on their bytes
         raise ValueError(f"weights {path}: not readable: {error}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"weights {path}: expected parameters by name, got a {type(found).__name__}")
+    return dict(found)
 
 
 def stored_config(metadata: Mapping[str, str], name: str, kind: type, path: Path, command: str):

@@ -70,6 +70,9 @@ def test_other_files_are_no_sam(sam_checkpoint, tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(ValueError, match="text.pth: not readable"):
         SamMasker.load(tmp_path / "text.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="list.pth: expected parameters by name, got a list"):
+        SamMasker.load(tmp_path / "list.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="other.pth: not those of a segment-anything model"):
         SamMasker.load(tmp_path / "other.pth")
