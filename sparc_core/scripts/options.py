@@ -29,3 +29,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")]
 StopAfterMin = Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")]
+Init = Annotated[
+    Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")
+]

@@ -22,9 +22,7 @@ def command(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     stop_after_min: options.StopAfterMin = 0.0,
-    init: Annotated[
-        Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")
-    ] = None,
+    init: options.Init = None,
     resume: options.Resume = False,
 ) -> None:
     """Train the alignment network on the fly; Ctrl-C saves a checkpoint to resume from.

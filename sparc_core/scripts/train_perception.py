@@ -86,6 +86,7 @@ def depth(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     stop_after_min: options.StopAfterMin = 0.0,
+    init: options.Init = None,
     resume: options.Resume = False,
 ) -> None:
     """Train depth and normals from one image; Ctrl-C saves a checkpoint to resume from.
@@ -100,7 +101,7 @@ def depth(
         return measure_depth(OurDepthNormals(network), folder, VALIDATE)
 
     told = RunOptions(out, config, device, threads, stop_after_min, resume)
-    _train(DepthTraining, measure, pictures, validation, told)
+    _train(DepthTraining, measure, pictures, validation, told, init)
 
 
 @app.command()
@@ -115,6 +116,7 @@ def detector(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a depth network whose trunk the detector begins with.")
     ] = None,
+    init: options.Init = None,
     resume: options.Resume = False,
 ) -> None:
     """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
@@ -128,7 +130,7 @@ def detector(
         return measure_detector(detector, categories, folder, VALIDATE)
 
     told = RunOptions(out, config, device, threads, stop_after_min, resume)
-    _train(DetectorTraining, measure, pictures, validation, told, trunk)
+    _train(DetectorTraining, measure, pictures, validation, told, init, trunk)
 
 
 @app.command()
@@ -141,6 +143,7 @@ def retrieval(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     stop_after_min: options.StopAfterMin = 0.0,
+    init: options.Init = None,
     resume: options.Resume = False,
 ) -> None:
     """Train the embedding of image regions and CAD models on synthetic scenes; no pictures are needed."""
@@ -156,7 +159,7 @@ def retrieval(
         settings = told.settings(RetrievalTraining)
         library = open_libraries(cad_library or ["procedural:0-79"], hold_out or [])
         unseen = CadLibrary.open(validation)
-        trainer = make_retrieval_trainer(settings, library, told.use_device())
+        trainer = make_retrieval_trainer(settings, library, told.use_device(), init)
 
     def figures() -> dict:
         network = RetrievalNet(settings.network)
@@ -168,8 +171,9 @@ def retrieval(
 
 
 def _train(
-    kind, measure, pictures: Path, validation: Path, told: RunOptions, trunk: Path | None = None
-) -> None:
+    kind, measure, pictures: Path, validation: Path, told: RunOptions, init: Path | None,
+    trunk: Path | None = None,
+) -> None:  # fmt: skip
     """Train what a configuration of a kind builds; measure(network, folder, settings) -> figures by name."""
     from sparc_core.synth.picture_set import PictureFolder
     from sparc_core.training.predictors import make_trainer
@@ -177,7 +181,7 @@ def _train(
     with report_bad_input():
         settings = told.settings(kind)
         unseen = PictureFolder(validation)
-        trainer = make_trainer(settings, PictureFolder(pictures), told.use_device(), trunk)
+        trainer = make_trainer(settings, PictureFolder(pictures), told.use_device(), init, trunk)
 
     def figures() -> dict:
         network = settings.build()

@@ -28,9 +28,9 @@ class TrainingLoop(ABC):
         self, config, accelerator: Accelerator, module: torch.nn.Module, network: torch.nn.Module,
         optimiser: torch.optim.Optimizer, generator_device="cpu",
     ):  # fmt: skip
-        """config: with steps, gradient_clip, ema and seed. module: what is called in training, on the
-        accelerator's device; network: the part of it that `optimiser` trains and that is kept.
-        generator_device: of the random state that batches are drawn with."""
+        """config: with steps, time_limit_min (0: none), gradient_clip, ema and seed. module: what is called
+        in training, on the accelerator's device; network: the part of it that `optimiser` trains and that is
+        kept. generator_device: of the random state that batches are drawn with."""
         self.config, self.accelerator = config, accelerator
         device = accelerator.device
         self.device = "cpu" if device.type == "cpu" else str(device)
@@ -44,8 +44,15 @@ class TrainingLoop(ABC):
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done."""
-        return min(1.0, self.step / self.config.steps)
+        """Share of the run that is done, by steps or by the clock, whichever is further."""
+        limit_s = self.config.time_limit_min * 60
+        by_clock = self.elapsed_s / limit_s if limit_s > 0 else 0.0
+        return min(1.0, max(self.step / self.config.steps, by_clock))
+
+    def start_from(self, network: torch.nn.Module) -> None:
+        """Take over the weights of a network of the same configuration."""
+        self.network.load_state_dict(network.state_dict())
+        self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     @property
     @abstractmethod

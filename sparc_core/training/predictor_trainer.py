@@ -3,6 +3,7 @@ resume."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,13 @@ from sparc_core.training.picture_batches import PictureBatches
 
 @dataclass(frozen=True)
 class PredictorTrainConfig:
-    """steps of `pictures` pictures a process. The learning rate follows one cycle: up over `warm_share` of
-    the run, down to nothing along a cosine. ema: decay of the averaged weights. precision: "fp32", "bf16"
-    (mixed, also worth it on CPUs that know it)."""
+    """steps of `pictures` pictures a process; time_limit_min > 0 ends the run by the clock instead, and the
+    schedule follows whichever of the two is further. The learning rate follows one cycle: up over
+    `warm_share` of the run, down to nothing along a cosine. ema: decay of the averaged weights. precision:
+    "fp32", "bf16" (mixed, also worth it on CPUs that know it)."""
 
     steps: int = 20_000
+    time_limit_min: float = 0.0
     pictures: int = 8
     learning_rate: float = 3.5e-4
     weight_decay: float = 1e-2
@@ -31,6 +34,8 @@ class PredictorTrainConfig:
     def __post_init__(self):
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"training precision must be fp32 or bf16, got {self.precision!r}")
+        if not 0 <= self.warm_share < 1:
+            raise ValueError(f"training warm_share must be in [0, 1), got {self.warm_share}")
         for name in ("steps", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training {name} must be at least 1, got {getattr(self, name)}")
@@ -51,18 +56,11 @@ class PredictorTrainer(TrainingLoop):
         )
         super().__init__(config, accelerator, module, network, optimiser)
         self.batches = batches
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, config.learning_rate, total_steps=config.steps, pct_start=config.warm_share
-        )
 
     @property
     def images_a_step(self) -> int:
         """Pictures that all processes together see in a step."""
         return self.config.pictures * self.processes
-
-    def state(self) -> dict:
-        """See `TrainingLoop.state`."""
-        return super().state() | {"schedule": self.schedule.state_dict()}
 
     def load_state(self, state: dict) -> None:
         """The inverse of `state`, for as many processes as there were."""
@@ -71,7 +69,6 @@ class PredictorTrainer(TrainingLoop):
                 f"the checkpoint is of {len(state['generators'])} processes, not {self.processes}"
             )
         super().load_state(state)
-        self.schedule.load_state_dict(state["schedule"])
 
     def _draw(self):
         return self.batches.draw(self.generator).to(self.device)
@@ -83,8 +80,16 @@ class PredictorTrainer(TrainingLoop):
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=mixed):
             losses = self.trained(batch)
         total = sum(losses.values())
+        rate = self.config.learning_rate * one_cycle(self.progress, self.config.warm_share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self._optimise(total)
-        rate = self.schedule.get_last_lr()[0]
-        self.schedule.step()
         figures = {"loss": total, **losses}
         return {name: value.item() for name, value in figures.items()} | {"learning_rate": rate}
+
+
+def one_cycle(progress: float, warm_share: float) -> float:
+    """Factor of the largest learning rate: along one cosine from 1/25 up to 1, along another down to 0."""
+    if progress < warm_share:
+        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * progress / warm_share))
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_share) / (1 - warm_share)))

@@ -66,13 +66,17 @@ def make_trainer(
     settings: DepthTraining | DetectorTraining,
     pictures: PictureFolder,
     device: str,
+    init: Path | None = None,
     trunk: Path | None = None,
 ) -> PredictorTrainer:
-    """The trainer of a run. trunk: weights of a depth network whose trunk a detector begins with."""
+    """The trainer of a run. init: weights of the same network to begin with; trunk: weights of a depth
+    network whose trunk a detector begins with. Raises ValueError naming a file that does not fit."""
     torch.manual_seed(settings.train.seed)
     network = settings.build()
     if trunk is not None:
         take_trunk(network, trunk)
+    if init is not None:
+        take_weights(network, init, type(settings.network))
     batches = PictureBatches(pictures, settings.train.pictures, settings.augment)
     return PredictorTrainer(settings.train, settings.with_losses(network), network, batches, device)
 
@@ -83,3 +87,10 @@ def take_trunk(detector: torch.nn.Module, depth_weights: Path) -> None:
     trunk = load_predictor(depth_weights, DepthNetConfig, DepthNet)[0].trunk.state_dict()
     trunk["conv1.weight"] = trunk["conv1.weight"][:, :3]
     detector.backbone.body.load_state_dict(trunk)
+
+
+def take_weights(network: torch.nn.Module, path: Path, kind: type) -> None:
+    """Fill a network with the weights of a predictor's file. Raises ValueError naming the file when they do
+    not fit, or are of another kind of configuration."""
+    load_predictor(path, kind, lambda _: network)
+    network.train().requires_grad_(True)

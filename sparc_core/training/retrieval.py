@@ -8,6 +8,7 @@ knows the shape of what is hidden.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from sparc_core.synth.corrupt import NoiseConfig
 from sparc_core.synth.scenes import SceneConfig
 from sparc_core.training.data import DataConfig, SyntheticData
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, PredictorTrainer
+from sparc_core.training.predictors import take_weights
 
 NEIGHBOURS = 8  # most similar models of each, from which hard examples are taken
 CHAMFER_POINTS = 128
@@ -149,11 +151,13 @@ def contrastive_losses(similarity: torch.Tensor, right: torch.Tensor, same: torc
 
 
 def make_retrieval_trainer(
-    settings: RetrievalTraining, library: CadLibrary, device: str = "cpu"
+    settings: RetrievalTraining, library: CadLibrary, device: str = "cpu", init: Path | None = None
 ) -> PredictorTrainer:
-    """The trainer of a run."""
+    """The trainer of a run; init as for `make_trainer`."""
     torch.manual_seed(settings.train.seed)
     network = RetrievalNet(settings.network)
+    if init is not None:
+        take_weights(network, init, RetrievalConfig)
     batches = RegionBatches(library, settings, device)
     losses = RetrievalLosses(network, batches.data.cad, settings.completion)
     return PredictorTrainer(settings.train, losses, network, batches, device)

@@ -74,7 +74,7 @@ class TrainConfig:
 
 
 class Trainer(TrainingLoop):
-    """Trains Multi-SPARC-Net; `progress` follows the clock as well where `time_limit_min` is set."""
+    """Trains Multi-SPARC-Net."""
 
     def __init__(self, config: TrainConfig, library: CadLibrary, device: str = "cpu"):
         """device: "cpu", or "cuda" for this process' GPU."""
@@ -87,20 +87,9 @@ class Trainer(TrainingLoop):
         self.data = SyntheticData(library, config.data, config.model.inputs, self.device)
 
     @property
-    def progress(self) -> float:
-        """Share of the run that is done, by steps or by the clock, whichever is further."""
-        limit_s = self.config.time_limit_min * 60
-        return max(super().progress, min(1.0, self.elapsed_s / limit_s) if limit_s > 0 else 0.0)
-
-    @property
     def images_a_step(self) -> int:
         """Images that all processes together see in a step."""
         return self.config.images * self.processes
-
-    def start_from(self, network: MultiSparcNet) -> None:
-        """Take over the weights of a network with the same config."""
-        self.network.load_state_dict(network.state_dict())
-        self.averaged = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def averaged_network(self) -> MultiSparcNet:
         """The network with the averaged weights, in evaluation mode."""

@@ -33,7 +33,7 @@ from sparc_core.scripts.main import app
 from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
 from sparc_core.synth.pictures import PictureConfig
 from sparc_core.training.depth_loss import depth_losses, halved
-from sparc_core.training.predictor_trainer import PredictorTrainConfig
+from sparc_core.training.predictor_trainer import PredictorTrainConfig, one_cycle
 from sparc_core.training.predictors import DepthTraining, DetectorTraining, make_trainer
 from sparc_core.types import Camera, Detection
 
@@ -312,13 +312,44 @@ def test_a_detector_begins_with_the_trunk_of_a_depth_network(folder, tmp_path):
     depth = DepthNet(DEPTH)
     save_predictor(tmp_path / "d.safetensors", depth.state_dict(), DEPTH)
     settings = DetectorTraining(DETECTOR, PredictorTrainConfig(steps=1, pictures=1))
-    trainer = make_trainer(settings, PictureFolder(folder), "cpu", tmp_path / "d.safetensors")
+    trainer = make_trainer(settings, PictureFolder(folder), "cpu", trunk=tmp_path / "d.safetensors")
     body, trunk = trainer.network.backbone.body.state_dict(), depth.trunk.state_dict()
     assert torch.equal(body["layer3.0.conv1.weight"], trunk["layer3.0.conv1.weight"])
     assert torch.equal(body["conv1.weight"], trunk["conv1.weight"][:, :3])
     with pytest.raises(ValueError, match="expected those of a DepthNetConfig"):
         save_predictor(tmp_path / "m.safetensors", trainer.network.state_dict(), DETECTOR)
-        make_trainer(settings, PictureFolder(folder), "cpu", tmp_path / "m.safetensors")
+        make_trainer(settings, PictureFolder(folder), "cpu", trunk=tmp_path / "m.safetensors")
+
+
+def test_training_begins_with_given_weights_and_refuses_those_that_do_not_fit(folder, tmp_path):
+    torch.manual_seed(1)
+    start = DepthNet(DEPTH)
+    save_predictor(tmp_path / "d.safetensors", start.state_dict(), DEPTH)
+    settings = DepthTraining(DEPTH, PredictorTrainConfig(steps=1, pictures=1))
+    trainer = make_trainer(settings, PictureFolder(folder), "cpu", init=tmp_path / "d.safetensors")
+    for name, value in start.state_dict().items():
+        assert torch.equal(trainer.averaged[name], value), name
+    assert trainer.network.training and all(p.requires_grad for p in trainer.network.parameters())
+    larger = dataclasses.replace(settings, network=dataclasses.replace(DEPTH, channels=(16, 8, 8)))
+    with pytest.raises(ValueError, match=r"d\.safetensors: do not fit the network"):
+        make_trainer(larger, PictureFolder(folder), "cpu", init=tmp_path / "d.safetensors")
+
+
+def test_one_cycle_goes_up_and_down_once():
+    values = [one_cycle(i / 100, 0.1) for i in range(101)]
+    assert values[0] == pytest.approx(0.04) and values[10] == 1 and values[100] == pytest.approx(0)
+    assert values[:11] == sorted(values[:11]) and values[10:] == sorted(values[10:], reverse=True)
+    assert one_cycle(0.0, 0.0) == 1
+
+
+def test_a_run_follows_the_clock_where_it_is_told_to(folder):
+    settings = DepthTraining(DEPTH, PredictorTrainConfig(steps=1000, time_limit_min=1.0, pictures=1))
+    trainer = make_trainer(settings, PictureFolder(folder), "cpu")
+    trainer.step, trainer.elapsed_s = 10, 30.0
+    assert trainer.progress == 0.5
+    trainer.elapsed_s, seen = 59.99, []
+    trainer.run(seen.append)
+    assert trainer.progress == 1 and 1 <= len(seen) <= 20
 
 
 def test_truth_is_taken_every_second_pixel():
