@@ -23,7 +23,15 @@ from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import load_network
 from sparc_core.refine.search import Search
 from sparc_core.retrieval.retriever import Retriever
-from sparc_core.types import SCALE_MODES, AlignedObject, AlignmentResult, Camera, Detection, SkippedDetection
+from sparc_core.types import (
+    SCALE_MODES,
+    AlignedObject,
+    AlignmentResult,
+    Camera,
+    Detection,
+    SkippedDetection,
+    StartPose,
+)
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
 SHIPPED_RETRIEVAL = Path(__file__).parent / "weights" / "retrieval.safetensors"
@@ -146,16 +154,21 @@ class Aligner:
         normals_cam: np.ndarray | None = None,
         *,
         depth_predicted: bool = False,
+        starts: Sequence[StartPose | None] | None = None,
     ) -> AlignmentResult:
         """Align a CAD model to every detection.
 
         image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32
         z-depth in metres registered to the image, 0 or NaN where unknown, or None. normals_cam: (H, W, 3)
         float unit normals facing the camera, zero where unknown; None: from the depth. depth_predicted: the
-        depth is a guess from the image, whose scale and shift are not to be trusted. Poses are in the
-        camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
-        in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera.
+        depth is a guess from the image, whose scale and shift are not to be trusted. starts: of every
+        detection the pose it is refined from, None for a search (video mode, `tracking`); by default all are
+        searched. Poses are in the camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
+        in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera, or starts
+        not the detections.
         """
+        if starts is not None and len(starts) != len(detections):
+            raise ValueError(f"starts: expected one for each of {len(detections)} detections, got {len(starts)}")
         began = time.perf_counter()
         clock = StageClock(self.device)
         prepared = clock.measure(
@@ -175,7 +188,7 @@ class Aligner:
         if self.retriever is not None and prepared.kept:
             prepared = clock.measure("retrieve", self._retrieved, prepared, detections)
         if prepared.kept:
-            objects = self._search(prepared, detections, clock)
+            objects = self._search(prepared, detections, starts or [None] * len(detections), clock)
         timing = {
             "observe": 0.0,
             "assemble": 0.0,
@@ -200,9 +213,13 @@ class Aligner:
                 candidates[i], likeness[i] = models.cpu().numpy(), values.double().cpu().numpy()
         return replace(prepared, candidates=tuple(candidates), likeness=tuple(likeness))
 
-    def _search(self, prepared: PreparedImage, detections, clock: StageClock) -> list[AlignedObject]:
-        """Refine every candidate from four rotations, all in one batch, and keep the best σ."""
-        batch = build_search(prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library)
+    def _search(self, prepared: PreparedImage, detections, starts, clock: StageClock) -> list[AlignedObject]:
+        """Refine every candidate from four rotations, and every given start, all in one batch, and keep the
+        best σ."""
+        starts = [starts[i] for i in prepared.kept]
+        batch = build_search(
+            prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library, starts
+        )
         search = Search(
             self.network, self.model_config, self.cad, batch, self.config, clock, prepared.depth_source
         )

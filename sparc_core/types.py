@@ -99,11 +99,26 @@ class Detection:
 
 
 @dataclass(frozen=True, eq=False)
+class StartPose:
+    """Where an object is believed to be: x_cam = R · diag(S_m) · x_cad + T_m in the camera frame.
+
+    R (3, 3), T_m (3,), S_m (3,). It is refined with the CAD model `model_id` in place of a search;
+    `search`: beside one, and the best σ wins.
+    """
+
+    model_id: str
+    R: np.ndarray
+    T_m: np.ndarray
+    S_m: np.ndarray
+    search: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class AlignedObject:
     """One CAD model placed in the camera frame: x_cam = R · diag(S_m) · x_cad + T_m.
 
     `detection` indexes the detections that went in; `score` is the network's σ in [0, 1]; `start`
-    names the start pose that won, e.g. "azimuth_90".
+    names the start pose that won, e.g. "azimuth_90", or "track" for a given one.
     """
 
     detection: int

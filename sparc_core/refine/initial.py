@@ -12,6 +12,9 @@ from sparc_core.geometry.rotation import upright_rotation
 from sparc_core.perception.samples import Frame, PixelSamples
 
 START_AZIMUTHS_DEG = (0, 90, 180, 270)
+# names of the starts, by the number a row of the search has: the four rotations, then a given pose
+START_NAMES = (*(f"azimuth_{degrees}" for degrees in START_AZIMUTHS_DEG), "track")
+GIVEN_START = len(START_AZIMUTHS_DEG)
 DEFAULT_ELEVATION_DEG = -30.0  # camera pitch assumed when gravity is not known
 DEFAULT_DEPTH_M = 3.0
 

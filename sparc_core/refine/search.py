@@ -1,7 +1,7 @@
-"""The search over one image: every candidate from four rotations, then the best σ.
+"""The search over one image: every candidate from four rotations, then the best σ; given poses alone.
 
-All rows are refined and scored once; the best few rows of every object are looked at again, each time
-with other pixels and CAD points, and the mean of their logits decides.
+All rows are refined and scored once; where an object has more than one, its best few are looked at again,
+each time with other pixels and CAD points, and the mean of their logits decides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparc_core.inputs.select import select_box_pixels
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.perception.samples import PixelSamples
 from sparc_core.refine.batch import SearchBatch, SearchRows
-from sparc_core.refine.initial import START_AZIMUTHS_DEG
+from sparc_core.refine.initial import START_NAMES
 from sparc_core.refine.loop import CadSurface, StageClock, refine, score
 from sparc_core.refine.model import ModelConfig
 from sparc_core.types import SCALE_MODES
@@ -72,7 +72,7 @@ class Search:
         poses, logits = [], []
         for chunk in rows.split(self.config.max_rows):
             part = self.batch.rows(chunk, block_samples)
-            surface = self._surface(part.model, part.start.S, part.scale_mode)
+            surface = self._surface(part.model, self.batch.extents_m[chunk], part.scale_mode)
             pose = refine(
                 self.network, self.model.inputs, part.frame, part.source, surface, part.start,
                 part.box_samples, self.generator, parametrisation=self.model.parametrisation,
@@ -84,25 +84,28 @@ class Search:
         return concatenate(poses), torch.where(valid, torch.cat(logits), -torch.inf)
 
     def _finalists(self, rows, logit) -> torch.Tensor:
-        """(K, F, N) positions in `rows` of the F best rows of every object of every block."""
+        """(K, F, N) positions in `rows` of the F best rows of every object of every block, the best first; a
+        block with fewer rows repeats its last."""
         block = self.batch.block[rows]
         kept = []
         for b in range(len(self.batch.detection)):
             members = (block == b).nonzero()[:, 0]
             best = logit[members].topk(min(self.config.finalists, len(members)), dim=0).indices
             kept.append(members[best])
-        fewest = min(len(best) for best in kept)
-        return torch.stack([best[:fewest] for best in kept])
+        most = max(len(best) for best in kept)
+        return torch.stack([torch.cat((best, best[-1:].expand(most - len(best), -1))) for best in kept])
 
     def _look_again(self, rows, finalists, pose: Pose, logit) -> torch.Tensor:
-        """(K, F, N) mean logits of the finalists over the first look and `second_looks` more."""
-        blocks, count, objects = finalists.shape
-        column = torch.arange(objects, device=rows.device)
+        """(K, F, N) mean logits of the finalists over the first look and `second_looks` more. Blocks with a
+        single row have nothing to choose from and keep the first look's."""
+        column = torch.arange(finalists.shape[2], device=rows.device)
         total = logit[finalists, column]
-        if self.config.second_looks == 0 or count == 1:
+        rows_of_block = torch.bincount(self.batch.block[rows], minlength=len(finalists))
+        open_blocks = (rows_of_block > 1).nonzero()[:, 0]
+        if self.config.second_looks == 0 or not len(open_blocks):
             return total
-        flat = finalists.flatten(0, 1)
-        block = torch.arange(blocks, device=rows.device).repeat_interleave(count)
+        flat = finalists[open_blocks].flatten(0, 1)
+        block = open_blocks.repeat_interleave(finalists.shape[1])
         again = pose.map(lambda x: x[flat, column])
         expected = self.batch.extents_m[rows][flat, column]
         model, scale_mode = (x[rows][flat, column] for x in (self.batch.model, self.batch.scale_mode))
@@ -110,8 +113,9 @@ class Search:
         valid = self.batch.valid[rows][flat, column]
         for _ in range(self.config.second_looks):
             part = self.batch.blocks(block, valid, self._new_pixels())
-            total = total + self._score(part, surface, again).view(total.shape)
-        return total / (1 + self.config.second_looks)
+            total[open_blocks] += self._score(part, surface, again).view(total[open_blocks].shape)
+        total[open_blocks] /= 1 + self.config.second_looks
+        return total
 
     def _choose(self, rows, finalists, pose: Pose, mean) -> list[SearchResult]:
         results = []
@@ -124,7 +128,7 @@ class Search:
                 place = int(finalists[b, winner[b, n], n])
                 row = int(rows[place])
                 R, T, S = (getattr(pose, name)[place, n].double().cpu().numpy() for name in ("R", "T", "S"))
-                start = f"azimuth_{START_AZIMUTHS_DEG[int(self.batch.start[row])]}"
+                start = START_NAMES[int(self.batch.start[row])]
                 model = int(self.batch.model[row, n])
                 mode = int(self.batch.scale_mode[row, n])
                 slope, offset = self.model.calibration.of(self.depth_source, SCALE_MODES[mode])

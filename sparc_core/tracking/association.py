@@ -1,6 +1,6 @@
 """Which object is which track: overlap of boxes and distance in 3D, matched by the Hungarian method.
 
-In: boxes in pixels and centres in metres. Out: a cost matrix and the pairs that belong together.
+In: boxes in pixels and distances in metres. Out: a cost matrix and the pairs that belong together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ UNIT_CUBE_CORNERS = np.stack(np.meshgrid(*[(-0.5, 0.5)] * 3, indexing="ij"), -1)
 # The cost of a pair that may not be matched, and so of leaving a track and an object alone. With
 # allowed costs below it, two poor matches never displace one good match and one newcomer.
 UNMATCHED_COST = 1.0
+
+# In max_distance_m: boxes that overlap do not make one object of two that are further apart.
+FURTHEST_OVERLAP = 2.0
 
 
 def box_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
@@ -33,20 +36,22 @@ def association_cost(
     distance_m: np.ndarray,
     same_category: np.ndarray,
     *,
-    max_distance_m: float,
+    max_distance_m: float | np.ndarray,
     min_iou: float,
 ) -> np.ndarray:
     """(N, M) cost in [0, 1] of matching track n with object m; `UNMATCHED_COST` where not allowed.
 
-    distance_m is NaN where the two poses are not in one frame: then the overlap alone decides. A
-    pair of one category is allowed when it is near enough or overlaps enough: depth errors along the
-    ray move a distant object further than its box.
+    distance_m is NaN where there is no depth to compare: then the overlap alone decides. A pair of one
+    category is allowed when it is near enough, or overlaps enough and is not further apart than twice that:
+    depth errors along the ray move a distant object further than its box, but what is seen where a track
+    was, a good deal behind it, is another object. max_distance_m: a number or (N, 1), of each track.
     """
     comparable = np.isfinite(distance_m)
-    distance = np.where(comparable, np.minimum(np.nan_to_num(distance_m) / max_distance_m, 1.0), 0.0)
-    cost = np.where(comparable, 0.5 * (1 - iou) + 0.5 * distance, 1 - iou)
-    near = comparable & (distance < 1.0)
-    return np.where(same_category & (near | (iou >= min_iou)), cost, UNMATCHED_COST)
+    share = np.where(comparable, np.nan_to_num(distance_m) / max_distance_m, 0.0)
+    cost = np.where(comparable, 0.5 * (1 - iou) + 0.5 * np.minimum(share, 1.0), 1 - iou)
+    near = comparable & (share < 1.0)
+    overlaps = (iou >= min_iou) & (share < FURTHEST_OVERLAP)
+    return np.where(same_category & (near | overlaps), cost, UNMATCHED_COST)
 
 
 def match(cost: np.ndarray) -> tuple[tuple[int, int], ...]:

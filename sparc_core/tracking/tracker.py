@@ -1,28 +1,35 @@
-"""Stable ids for objects seen again and again (DESIGN: video mode builds on this).
+"""Video mode's memory: which object is which track, where each one is expected, and what it starts from.
 
-In: the aligned objects of one image, its stamp, and the camera's pose when it is known. Out: a track
-id for each object, and the tracks that ended. Poses are compared in the fixed frame when the camera's
-pose is known, so a moving camera does not lose what it saw; otherwise in the camera frame.
+`starts` comes before the alignment of an image: detections that a track explains start from its pose.
+`update` comes after it: the aligned objects continue tracks or begin new ones. Tracks are kept in the
+fixed frame while the camera's pose is known; without it the camera is taken not to have moved.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparc_core.geometry.camera import project_points
-from sparc_core.tracking.association import UNIT_CUBE_CORNERS, association_cost, box_iou, match
-from sparc_core.types import AlignedObject, Camera
+from sparc_core.tracking.association import association_cost, box_iou, match
+from sparc_core.tracking.smoothing import Estimate, Sighting, SmoothingConfig, smoothed
+from sparc_core.tracking.track import HISTORY_S, Expectation, Track, expect
+from sparc_core.tracking.view import View, lifted_centres
+from sparc_core.types import AlignedObject, Camera, Detection, StartPose
+
+TRACK_START = "track"
+CUT_WEIGHT = 0.25  # of a sighting whose box the image's border cuts
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """max_age_s: a track ends when unseen this long while in view; max_hidden_s: while out of view.
+    """max_age_s: a track ends when unseen this long while it should be seen; max_hidden_s: while out of view
+    or behind something. max_distance_m: poses further apart need `min_iou` of their boxes to be one object.
+    reinit_score: a track whose σ is below is also searched anew, at most every reinit_pause_s. smoothing: None
+    publishes every pose as it was measured.
 
-    max_distance_m: poses further apart need `min_iou` of their boxes to be one object.
     Raises ValueError naming the field for a value outside its range.
     """
 
@@ -30,50 +37,33 @@ class TrackerConfig:
     max_hidden_s: float = 60.0
     max_distance_m: float = 0.5
     min_iou: float = 0.3
+    reinit_score: float = 0.4
+    reinit_pause_s: float = 0.5
+    smoothing: SmoothingConfig | None = dataclasses.field(default_factory=SmoothingConfig)
 
     def __post_init__(self):
-        for name in ("max_age_s", "max_hidden_s"):
+        for name in ("max_age_s", "max_hidden_s", "reinit_pause_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"tracker {name} must not be negative, got {getattr(self, name)}")
         if not self.max_distance_m > 0:
             raise ValueError(f"tracker max_distance_m must be positive, got {self.max_distance_m}")
         if not 0 < self.min_iou <= 1:
             raise ValueError(f"tracker min_iou must be in (0, 1], got {self.min_iou}")
-
-
-@dataclass(frozen=True, eq=False)
-class Track:
-    """One object over time, at its last sighting.
-
-    R, T_m: object to `frame` ("fixed", or "camera": the camera at the last sighting). S_m: extents.
-    unseen_s, hidden_s: how long it has been missing while in view and while out of view.
-    """
-
-    track_id: int
-    category: str
-    model_id: str
-    frame: str
-    R: np.ndarray
-    T_m: np.ndarray
-    S_m: np.ndarray
-    box_xyxy: tuple[float, float, float, float]
-    score: float
-    first_seen_s: float
-    last_seen_s: float
-    sightings: int = 1
-    unseen_s: float = 0.0
-    hidden_s: float = 0.0
+        if not 0 <= self.reinit_score <= 1:
+            raise ValueError(f"tracker reinit_score must be in [0, 1], got {self.reinit_score}")
 
 
 @dataclass(frozen=True, eq=False)
 class TrackerUpdate:
-    """track_ids: one for each object that went in. tracks: those alive. ended: those that ended now.
+    """track_ids: one for each object that went in; objects: the same with their tracks' poses, which
+    smoothing has moved. tracks: those alive. ended: those that ended now.
 
     time_jumped_back: the stamp lay before the previous one (a bag that started again): every earlier
     track has ended.
     """
 
     track_ids: tuple[int, ...]
+    objects: tuple[AlignedObject, ...]
     tracks: tuple[Track, ...]
     ended: tuple[Track, ...]
     time_jumped_back: bool = False
@@ -82,14 +72,17 @@ class TrackerUpdate:
 class Tracker:
     """Gives each object a track id that stays the same while the object is tracked.
 
-    Ids start at 1 and are never used again, not even after `reset`.
+    Ids start at 1 and are never used again, not even after `reset`. symmetries: of CAD models by their id;
+    a model that is not named has none.
     """
 
-    def __init__(self, config: TrackerConfig | None = None):
+    def __init__(self, config: TrackerConfig | None = None, symmetries: Mapping[str, str] | None = None):
         self.config = config or TrackerConfig()
+        self._symmetries = symmetries or {}
         self._tracks: tuple[Track, ...] = ()
         self._next_id = 1
         self._last_stamp_s: float | None = None
+        self._last_T_fixed_cam: np.ndarray | None = None
 
     @property
     def tracks(self) -> tuple[Track, ...]:
@@ -101,137 +94,191 @@ class Tracker:
         ended, self._tracks, self._last_stamp_s = self._tracks, (), None
         return ended
 
+    def correct(self, track_id: int, R: np.ndarray, T_m: np.ndarray, S_m: np.ndarray) -> None:
+        """Somebody knows better: set a track's pose, in the frame that it is kept in (`Track.frame`).
+
+        Raises ValueError for a track that is not alive.
+        """
+        if track_id not in {track.track_id for track in self._tracks}:
+            raise ValueError(f"track_id: {track_id} is not alive")
+        self._tracks = tuple(
+            self._corrected(track, R, T_m, S_m) if track.track_id == track_id else track
+            for track in self._tracks
+        )
+
+    def _corrected(self, track: Track, R, T_m, S_m) -> Track:
+        estimate = None
+        if track.estimate is not None:
+            estimate = replace(track.estimate, R=R, T_m=T_m, S_m=S_m, outside=0, drift=np.zeros(9))
+        return replace(track, R=R, T_m=T_m, S_m=S_m, estimate=estimate, history=())
+
+    def starts(
+        self,
+        detections: Sequence[Detection],
+        stamp_s: float,
+        camera: Camera,
+        T_fixed_cam: np.ndarray | None = None,
+        depth_m: np.ndarray | None = None,
+    ) -> tuple[StartPose | None, ...]:
+        """Of every detection of an image the pose to start from; None for one that no track explains.
+
+        T_fixed_cam: (4, 4) camera to fixed frame at that stamp, or None when unknown; depth_m (H, W) metres,
+        or None. Nothing is remembered. Raises ValueError for a pose of another shape.
+        """
+        view = View.of(camera, T_fixed_cam, self._last_T_fixed_cam, depth_m)
+        if self._last_stamp_s is not None and stamp_s < self._last_stamp_s:
+            return (None,) * len(detections)
+        expected = self._expected(view, stamp_s)
+        cost = self._cost(
+            expected,
+            [d.category for d in detections],
+            [d.box_xyxy for d in detections],
+            np.array([e.surface_m for e in expected]),
+            lifted_centres(detections, depth_m, camera),
+        )
+        starts: list[StartPose | None] = [None] * len(detections)
+        for n, m in match(cost):
+            starts[m] = self._start(expected[n], detections[m], stamp_s)
+        return tuple(starts)
+
     def update(
         self,
         objects: Sequence[AlignedObject],
         stamp_s: float,
         camera: Camera,
         T_fixed_cam: np.ndarray | None = None,
+        depth_m: np.ndarray | None = None,
+        searched: frozenset[int] = frozenset(),
     ) -> TrackerUpdate:
         """Match the objects of one image to the tracks; start, continue and end tracks.
 
-        objects: poses in the camera frame. stamp_s: of the image. T_fixed_cam: (4, 4) camera to fixed
-        frame at that stamp, or None when unknown. Raises ValueError for another shape.
+        objects: poses in the camera frame. stamp_s: of the image. T_fixed_cam, depth_m: as for `starts`.
+        searched: detections that a search was made for. Raises ValueError for a pose of another shape.
         """
-        view = _View.of(camera, T_fixed_cam)
+        view = View.of(camera, T_fixed_cam, self._last_T_fixed_cam, depth_m)
         jumped = self._last_stamp_s is not None and stamp_s < self._last_stamp_s
         ended_by_jump = self.reset() if jumped else ()
         elapsed_s = 0.0 if self._last_stamp_s is None else stamp_s - self._last_stamp_s
 
-        sightings = [_sighting(obj, view, stamp_s) for obj in objects]
-        track_of_sighting = {m: self._tracks[n] for n, m in match(self._cost(sightings, view))}
-        current = [self._numbered(seen, track_of_sighting.get(m)) for m, seen in enumerate(sightings)]
-        matched = {track.track_id for track in track_of_sighting.values()}
-        unseen = [
-            _aged(track, elapsed_s, view.shows(track))
-            for track in self._tracks
-            if track.track_id not in matched
+        expected = self._expected(view, stamp_s)
+        positions = np.array([obj.T_m for obj in objects], dtype=np.float64).reshape(-1, 3)
+        cost = self._cost(
+            expected,
+            [obj.category for obj in objects],
+            [obj.box_xyxy for obj in objects],
+            np.array([e.T_m for e in expected]),
+            positions,
+        )
+        expected_of_object = {m: expected[n] for n, m in match(cost)}
+        current = [
+            self._seen(obj, expected_of_object.get(m), view, stamp_s, obj.detection in searched)
+            for m, obj in enumerate(objects)
         ]
+        matched = {e.track.track_id for e in expected_of_object.values()}
+        unseen = [_aged(e.track, elapsed_s, e.shown) for e in expected if e.track.track_id not in matched]
         ended = tuple(track for track in unseen if self._is_over(track))
         alive = current + [track for track in unseen if not self._is_over(track)]
 
         self._tracks = tuple(sorted(alive, key=lambda track: track.track_id))
         self._last_stamp_s = stamp_s
+        self._last_T_fixed_cam = view.T_fixed_cam
         return TrackerUpdate(
-            tuple(track.track_id for track in current), self._tracks, ended_by_jump + ended, jumped
+            tuple(track.track_id for track in current),
+            tuple(_posed(obj, track, view) for obj, track in zip(objects, current, strict=True)),
+            self._tracks,
+            ended_by_jump + ended,
+            jumped,
         )
 
-    def _cost(self, sightings: list[Track], view: _View) -> np.ndarray:
-        """(tracks, sightings) association cost."""
-        tracks = self._tracks
-        if not tracks or not sightings:
-            return np.zeros((len(tracks), len(sightings)))
-        iou = box_iou(
-            np.array([view.expected_box(track) for track in tracks]),
-            np.array([seen.box_xyxy for seen in sightings]),
-        )
-        offsets = np.array([t.T_m for t in tracks])[:, None] - np.array([s.T_m for s in sightings])[None]
-        distance_m = np.linalg.norm(offsets, axis=-1)
-        # A pose from another frame cannot be compared: TF appeared or vanished between the images.
-        distance_m[[track.frame != view.frame for track in tracks]] = np.nan
-        same = np.array([[track.category == seen.category for seen in sightings] for track in tracks])
+    def _expected(self, view: View, stamp_s: float) -> list[Expectation]:
+        return [expect(track, view, stamp_s, self.config.max_distance_m) for track in self._tracks]
+
+    def _cost(self, expected: list[Expectation], categories, boxes, places, positions) -> np.ndarray:
+        """(tracks, sightings) association cost. places, positions: (N, 3), (M, 3) in the camera frame."""
+        if not expected or not len(boxes):
+            return np.zeros((len(expected), len(boxes)))
         return association_cost(
-            iou, distance_m, same, max_distance_m=self.config.max_distance_m, min_iou=self.config.min_iou
+            box_iou(np.array([e.box_xyxy for e in expected]), np.array(boxes)),
+            np.linalg.norm(places[:, None] - positions[None], axis=-1),
+            np.array([[e.track.category == category for category in categories] for e in expected]),
+            max_distance_m=np.array([[e.gate_m] for e in expected]),
+            min_iou=self.config.min_iou,
         )
 
-    def _numbered(self, seen: Track, track: Track | None) -> Track:
-        """The sighting as the continuation of `track`, or as a new track with the next free id."""
-        if track is not None:
-            return dataclasses.replace(
-                seen,
-                track_id=track.track_id,
-                first_seen_s=track.first_seen_s,
-                sightings=track.sightings + 1,
-            )
-        self._next_id += 1
-        return dataclasses.replace(seen, track_id=self._next_id - 1)
+    def _start(self, expected: Expectation, detection: Detection, stamp_s: float) -> StartPose:
+        track, config = expected.track, self.config
+        rested = stamp_s - track.searched_s >= config.reinit_pause_s
+        return StartPose(
+            detection.model_id or track.model_id, expected.R, expected.T_m, expected.S_m,
+            search=self._is_doubtful(track) and rested,
+        )  # fmt: skip
+
+    def _seen(
+        self, obj: AlignedObject, expected: Expectation | None, view: View, stamp_s: float, searched: bool
+    ) -> Track:
+        """The object as the continuation of a track, or as a new one with the next free id."""
+        T = view.from_camera()
+        R, T_m = T[:3, :3] @ np.asarray(obj.R, np.float64), T[:3, :3] @ obj.T_m + T[:3, 3]
+        S_m = np.asarray(obj.S_m, dtype=np.float64)
+        searched_s = stamp_s if searched else -np.inf
+        values = {
+            "category": obj.category, "model_id": obj.model_id, "frame": view.frame, "score": float(obj.score),
+            "box_xyxy": tuple(float(v) for v in obj.box_xyxy), "last_seen_s": stamp_s,
+            "unseen_s": 0.0, "hidden_s": 0.0,
+        }  # fmt: skip
+        repaired = expected is not None and obj.start != TRACK_START and self._is_doubtful(expected.track)
+        seen = self._sighting(obj, R, T_m, S_m, view, repaired)
+        if expected is None:
+            self._next_id += 1
+            estimate = Estimate.first(seen) if self.config.smoothing else None
+            return Track(
+                self._next_id - 1, R=R, T_m=T_m, S_m=S_m, first_seen_s=stamp_s, searched_s=searched_s,
+                history=((stamp_s, T_m),), estimate=estimate, **values,
+            )  # fmt: skip
+        track = expected.track
+        if track.frame != view.frame:
+            track = track.moved(T @ view.to_camera(track.frame), view.frame)
+        history = tuple(entry for entry in track.history if stamp_s - entry[0] <= HISTORY_S)
+        estimate = self._estimate(track, seen)
+        if estimate is not None:
+            R, T_m, S_m = estimate.R, estimate.T_m, estimate.S_m
+        return replace(
+            track, R=R, T_m=T_m, S_m=S_m, sightings=track.sightings + 1, estimate=estimate,
+            searched_s=max(track.searched_s, searched_s), history=(*history, (stamp_s, seen.T_m)), **values,
+        )  # fmt: skip
+
+    def _sighting(self, obj: AlignedObject, R, T_m, S_m, view: View, repaired: bool) -> Sighting:
+        """Depth noise and pixels make a pose less certain with the square of its distance."""
+        distance_m = float(np.linalg.norm(obj.T_m))
+        weight = max(float(obj.score), 0.05) / max(distance_m, 0.5) ** 2
+        if view.touches_border(obj.box_xyxy):
+            weight *= CUT_WEIGHT
+        return Sighting(R, T_m, S_m, weight, distance_m, repaired)
+
+    def _estimate(self, track: Track, seen: Sighting) -> Estimate | None:
+        if self.config.smoothing is None:
+            return None
+        if track.estimate is None:
+            return Estimate.first(seen)
+        symmetry = self._symmetries.get(track.model_id, "none")
+        return smoothed(track.estimate, seen, symmetry, self.config.smoothing)
+
+    def _is_doubtful(self, track: Track) -> bool:
+        return track.score < self.config.reinit_score
 
     def _is_over(self, track: Track) -> bool:
         return track.unseen_s > self.config.max_age_s or track.hidden_s > self.config.max_hidden_s
 
 
-@dataclass(frozen=True, eq=False)
-class _View:
-    """The camera at one image: `frame` says whether T_frame_cam leads to the fixed frame."""
-
-    camera: Camera
-    frame: str
-    T_frame_cam: np.ndarray
-
-    @classmethod
-    def of(cls, camera: Camera, T_fixed_cam: np.ndarray | None) -> _View:
-        if T_fixed_cam is None:
-            return cls(camera, "camera", np.eye(4))
-        T_fixed_cam = np.asarray(T_fixed_cam, dtype=np.float64)
-        if T_fixed_cam.shape != (4, 4) or not np.isfinite(T_fixed_cam).all():
-            raise ValueError(f"T_fixed_cam must be a finite (4, 4) matrix, got {T_fixed_cam}")
-        return cls(camera, "fixed", T_fixed_cam)
-
-    def expected_box(self, track: Track) -> tuple[float, float, float, float]:
-        """Where the track's box should be: projected in the fixed frame, else where it was."""
-        if not self._knows_place_of(track):
-            return track.box_xyxy
-        corners = (UNIT_CUBE_CORNERS * track.S_m) @ track.R.T + track.T_m
-        uv = self._pixels(corners)
-        if not np.isfinite(uv).all():
-            return (np.nan,) * 4  # partly behind the camera: no box, the distance still compares
-        border = np.array([self.camera.width, self.camera.height]) - 0.5
-        return (*np.clip(uv.min(0), -0.5, border), *np.clip(uv.max(0), -0.5, border))
-
-    def shows(self, track: Track) -> bool:
-        """Whether the track's centre is in the image; counts as shown when its place is unknown."""
-        if not self._knows_place_of(track):
-            return True
-        u, v = self._pixels(track.T_m[None])[0]
-        return bool(-0.5 <= u <= self.camera.width - 0.5 and -0.5 <= v <= self.camera.height - 0.5)
-
-    def _knows_place_of(self, track: Track) -> bool:
-        return self.frame == "fixed" and track.frame == "fixed"
-
-    def _pixels(self, points_fixed: np.ndarray) -> np.ndarray:
-        points_cam = (points_fixed - self.T_frame_cam[:3, 3]) @ self.T_frame_cam[:3, :3]
-        return project_points(points_cam, self.camera)
+def _posed(obj: AlignedObject, track: Track, view: View) -> AlignedObject:
+    """The object with its track's pose, in the camera frame."""
+    if track.estimate is None:
+        return obj
+    T = view.to_camera(track.frame)
+    return replace(obj, R=T[:3, :3] @ track.R, T_m=T[:3, :3] @ track.T_m + T[:3, 3], S_m=track.S_m)
 
 
-def _sighting(obj: AlignedObject, view: _View, stamp_s: float) -> Track:
-    """The object as a track that has no number yet (id 0)."""
-    R_frame_cam, t_frame_cam = view.T_frame_cam[:3, :3], view.T_frame_cam[:3, 3]
-    return Track(
-        track_id=0,
-        category=obj.category,
-        model_id=obj.model_id,
-        frame=view.frame,
-        R=R_frame_cam @ np.asarray(obj.R, dtype=np.float64),
-        T_m=R_frame_cam @ np.asarray(obj.T_m, dtype=np.float64) + t_frame_cam,
-        S_m=np.asarray(obj.S_m, dtype=np.float64),
-        box_xyxy=tuple(float(v) for v in obj.box_xyxy),
-        score=float(obj.score),
-        first_seen_s=stamp_s,
-        last_seen_s=stamp_s,
-    )
-
-
-def _aged(track: Track, elapsed_s: float, in_view: bool) -> Track:
-    if in_view:
-        return dataclasses.replace(track, unseen_s=track.unseen_s + elapsed_s)
-    return dataclasses.replace(track, hidden_s=track.hidden_s + elapsed_s)
+def _aged(track: Track, elapsed_s: float, shown: bool) -> Track:
+    if shown:
+        return replace(track, unseen_s=track.unseen_s + elapsed_s)
+    return replace(track, hidden_s=track.hidden_s + elapsed_s)

@@ -1,0 +1,75 @@
+"""Video mode: one image after the other through the aligner, each track's last pose as its only start.
+
+`VideoAligner.align` is `Aligner.align` with a memory: tracks give start poses (before) and objects continue
+tracks (after). A detection that no track explains is searched from four rotations in the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sparc_core.pipeline import Aligner
+from sparc_core.tracking.tracker import Tracker, TrackerConfig, TrackerUpdate
+from sparc_core.types import AlignmentResult, Camera, Detection
+
+
+@dataclass(frozen=True, eq=False)
+class VideoResult:
+    """result: as `Aligner.align` gives it, with the tracks' poses; track_ids: one for each of its objects;
+    searched: detections that were searched; update: of the tracker."""
+
+    result: AlignmentResult
+    track_ids: tuple[int, ...]
+    searched: tuple[int, ...]
+    update: TrackerUpdate
+
+
+class VideoAligner:
+    """Aligns CAD models to the objects of a video, image by image (from one thread).
+
+    config: of the tracker; it may be exchanged between images (`tracker.config`). search_always: no track
+    gives a start pose, every image is searched anew; tracks then only give ids and smooth.
+    """
+
+    def __init__(self, aligner: Aligner, config: TrackerConfig | None = None, *, search_always: bool = False):
+        self.aligner, self.search_always = aligner, search_always
+        symmetries = {model.model_id: model.symmetry for model in aligner.cad_library.models}
+        self.tracker = Tracker(config, symmetries)
+
+    def align(
+        self,
+        image_rgb: np.ndarray,
+        camera: Camera,
+        detections: Sequence[Detection],
+        stamp_s: float,
+        depth_m: np.ndarray | None = None,
+        normals_cam: np.ndarray | None = None,
+        *,
+        T_fixed_cam: np.ndarray | None = None,
+        depth_predicted: bool = False,
+    ) -> VideoResult:
+        """The objects of the next image. stamp_s: its time; one before the last ends every track.
+
+        T_fixed_cam: (4, 4) camera to a frame that does not move, or None when it is not known: the camera is
+        then taken not to have moved. Everything else, and the errors raised, as for `Aligner.align`.
+        """
+        starts = None
+        if not self.search_always:
+            starts = self.tracker.starts(detections, stamp_s, camera, T_fixed_cam, depth_m)
+        if detections:
+            result = self.aligner.align(
+                image_rgb, camera, detections, depth_m, normals_cam,
+                depth_predicted=depth_predicted, starts=starts,
+            )  # fmt: skip
+        else:
+            result = AlignmentResult(camera)
+        searched = tuple(
+            i for i in range(len(detections)) if starts is None or starts[i] is None or starts[i].search
+        )
+        update = self.tracker.update(
+            result.objects, stamp_s, camera, T_fixed_cam, depth_m, frozenset(searched)
+        )
+        return VideoResult(replace(result, objects=update.objects), update.track_ids, searched, update)
