@@ -168,7 +168,9 @@ class Aligner:
         not the detections.
         """
         if starts is not None and len(starts) != len(detections):
-            raise ValueError(f"starts: expected one for each of {len(detections)} detections, got {len(starts)}")
+            raise ValueError(
+                f"starts: expected one for each of {len(detections)} detections, got {len(starts)}"
+            )
         began = time.perf_counter()
         clock = StageClock(self.device)
         prepared = clock.measure(

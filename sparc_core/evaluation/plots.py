@@ -10,6 +10,7 @@ matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
 import numpy as np
 
+from sparc_core.evaluation.video_report import accuracy_over_time
 from sparc_core.geometry.errors import THRESHOLDS
 
 MAIN = next(iter(THRESHOLDS))
@@ -30,6 +31,37 @@ def plot_bench(summaries: list[dict], folder: Path) -> list[Path]:
         plt.close(figure)
         files.append(folder / name)
     return files
+
+
+def plot_video(
+    summaries: list[dict], objects: dict[str, list[dict]], recoveries: list[dict], path: Path
+) -> None:
+    """Accuracy over the videos' time, jitter, and how long tracks that were set wrong stayed so, in one file.
+
+    objects: records of each method, by its name.
+    """
+    figure, (over_time, spread, recovery) = plt.subplots(1, 3, figsize=(15, 4))
+    for name, records in objects.items():
+        over_time.plot(*accuracy_over_time(records), label=name, linewidth=1.2)
+    over_time.set(xlabel="s", ylabel=f"{MAIN}, %", ylim=(0, 100), title="accuracy over time")
+    over_time.legend(fontsize=7, loc="lower left")
+    place = np.arange(len(summaries))
+    spread.barh(place, [s["jitter"]["position_mm"]["p50"] for s in summaries], color="tab:blue")
+    spread.set(
+        yticks=place, yticklabels=[s["method"] for s in summaries], title="jitter of what stands still"
+    )
+    spread.set_xlabel("standard deviation of the position over a second, mm (median)")
+    spread.invert_yaxis()
+    times = np.sort([r["seen_s"] for r in recoveries if r["recovered"]])
+    share = 100 * np.arange(1, len(times) + 1) / max(len(recoveries), 1)
+    recovery.step(times, share, where="post")
+    recovery.set(xlabel="s of being detected", ylabel="right again, %", ylim=(0, 100), xlim=(0, None),
+                 title=f"{len(recoveries)} tracks set wrong")  # fmt: skip
+    for axes in (over_time, spread, recovery):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
 
 
 def _tracks(summaries):

@@ -1,5 +1,5 @@
-"""`sparc evaluate`: accuracy on the fixed synthetic set, and the open benchmark, the one from RGB alone and
-the retrieval's (in `bench.py`, `rgb_bench.py` and `retrieval_bench.py`)."""
+"""`sparc evaluate`: accuracy on the fixed synthetic set; the open benchmark, the one from RGB alone, those of
+the retrieval and of videos are in `bench.py`, `rgb_bench.py`, `retrieval_bench.py` and `video_bench.py`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from sparc_core.scripts.bench import bench
 from sparc_core.scripts.errors import report_bad_input
 from sparc_core.scripts.retrieval_bench import retrieval
 from sparc_core.scripts.rgb_bench import rgb
+from sparc_core.scripts.video_bench import video
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(bench)
 app.command()(rgb)
 app.command()(retrieval)
+app.command()(video)
 
 
 @app.callback()

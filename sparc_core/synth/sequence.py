@@ -161,7 +161,9 @@ class SequenceWorld:
             self._choose_models()
             if self._place():
                 return
-        raise ValueError(f"the sequence's furniture finds no place in {LAYOUT_TRIES} tries: take fewer objects")
+        raise ValueError(
+            f"the sequence's furniture finds no place in {LAYOUT_TRIES} tries: take fewer objects"
+        )
 
     def _choose_models(self) -> None:
         chairs = self.library.indices_of_category("chair")
@@ -294,7 +296,9 @@ def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _overlap(centre_a, half_a, yaw_a, centre_b, half_b, yaw_b) -> bool:
-    values = (torch.as_tensor(v, dtype=torch.float64) for v in (centre_a, half_a, yaw_a, centre_b, half_b, yaw_b))
+    values = (
+        torch.as_tensor(v, dtype=torch.float64) for v in (centre_a, half_a, yaw_a, centre_b, half_b, yaw_b)
+    )
     return bool(rectangles_overlap(*values))
 
 

@@ -90,7 +90,11 @@ def smoothed(estimate: Estimate, seen: Sighting, symmetry: str, config: Smoothin
     seen = nearest_turn(seen, estimate.R, symmetry)
     turn = Rotation.from_matrix(estimate.R.T @ seen.R).as_rotvec()
     off = np.concatenate((seen.T_m - estimate.T_m, turn, np.log(seen.S_m / estimate.S_m)))
-    gates = (config.gate_m + config.gate_per_m * seen.distance_m, math.radians(config.gate_deg), config.gate_scale)
+    gates = (
+        config.gate_m + config.gate_per_m * seen.distance_m,
+        math.radians(config.gate_deg),
+        config.gate_scale,
+    )
     if _size(off, gates) > 1:
         if seen.repaired or estimate.outside + 1 >= config.patience:
             return Estimate.first(seen)

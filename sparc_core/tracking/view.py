@@ -16,7 +16,9 @@ from sparc_core.tracking.association import UNIT_CUBE_CORNERS
 from sparc_core.types import Camera, Detection
 
 # Where a track is looked for: nine points across the middle of its box, in unit-cube coordinates.
-_LOOKED_AT = np.array([(x, y, z) for x in (-0.3, 0.3) for y in (-0.3, 0.3) for z in (-0.3, 0.3)] + [(0, 0, 0)])
+_LOOKED_AT = np.array(
+    [(x, y, z) for x in (-0.3, 0.3) for y in (-0.3, 0.3) for z in (-0.3, 0.3)] + [(0, 0, 0)]
+)
 IN_FRONT_M = 0.15  # depth this much nearer than the object's nearest point belongs to something else
 MIN_SHOWN = 0.5  # of these points, on the image and not hidden
 
@@ -87,9 +89,7 @@ class View:
         return x0 < 2 or y0 < 2 or x1 > self.camera.width - 3 or y1 > self.camera.height - 3
 
 
-def lifted_centres(
-    detections: Sequence[Detection], depth_m: np.ndarray | None, camera: Camera
-) -> np.ndarray:
+def lifted_centres(detections: Sequence[Detection], depth_m: np.ndarray | None, camera: Camera) -> np.ndarray:
     """(D, 3) rough positions of detections in the camera frame: the box centre at the median depth of the
     mask, or of the box's middle half; NaN where there is no depth.
 
