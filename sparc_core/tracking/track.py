@@ -20,7 +20,7 @@ class Track:
     """One object over time, at its last sighting.
 
     R, T_m: object to `frame` ("fixed", or "camera": the camera at the last sighting). S_m: extents. With
-    smoothing these are the mean of the sightings. unseen_s, hidden_s: how long it has been missing while it
+    smoothing these are the mean of the sightings. score: σ of the last; confidence: of the last few. unseen_s, hidden_s: how long it has been missing while it
     should have been seen, and while it was out of view or behind something. searched_s: stamp of the last
     search for it. history: (stamp, position in `frame`) of the last sightings. estimate: None without
     smoothing.
@@ -35,6 +35,7 @@ class Track:
     S_m: np.ndarray
     box_xyxy: tuple[float, float, float, float]
     score: float
+    confidence: float
     first_seen_s: float
     last_seen_s: float
     sightings: int = 1
@@ -84,14 +85,6 @@ class Expectation:
     box_xyxy: tuple[float, float, float, float]
     gate_m: float
     shown: bool
-
-    @property
-    def surface_m(self) -> np.ndarray:
-        """(3,) about the middle of the visible surface: the centre, moved towards the camera by half the mean
-        horizontal extent."""
-        distance = max(float(np.linalg.norm(self.T_m)), 1e-6)
-        behind = min(self.S_m[[0, 2]].mean() / 2, distance / 2)
-        return self.T_m * (1 - behind / distance)
 
 
 def expect(track: Track, view: View, stamp_s: float, max_distance_m: float) -> Expectation:

@@ -14,20 +14,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparc_core.tracking.association import association_cost, box_iou, match
+from sparc_core.tracking.depth_distance import depth_distances
 from sparc_core.tracking.smoothing import Estimate, Sighting, SmoothingConfig, smoothed
 from sparc_core.tracking.track import HISTORY_S, Expectation, Track, expect
-from sparc_core.tracking.view import View, lifted_centres
+from sparc_core.tracking.view import View
 from sparc_core.types import AlignedObject, Camera, Detection, StartPose
 
 TRACK_START = "track"
 CUT_WEIGHT = 0.25  # of a sighting whose box the image's border cuts
+CONFIDENCE_GAIN = 0.4  # of a sighting's σ in the track's confidence: a single look's σ is noisy
+FRESH_S = 0.3  # a box this old is about where the object is now
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
     """max_age_s: a track ends when unseen this long while it should be seen; max_hidden_s: while out of view
     or behind something. max_distance_m: poses further apart need `min_iou` of their boxes to be one object.
-    reinit_score: a track whose σ is below is also searched anew, at most every reinit_pause_s. smoothing: None
+    reinit_score: a track whose confidence (σ over its last sightings) is below is
+    also searched anew, at most every reinit_pause_s. smoothing: None
     publishes every pose as it was measured.
 
     Raises ValueError naming the field for a value outside its range.
@@ -133,8 +137,8 @@ class Tracker:
             expected,
             [d.category for d in detections],
             [d.box_xyxy for d in detections],
-            np.array([e.surface_m for e in expected]),
-            lifted_centres(detections, depth_m, camera),
+            depth_distances(expected, detections, depth_m, camera),
+            stamp_s,
         )
         starts: list[StartPose | None] = [None] * len(detections)
         for n, m in match(cost):
@@ -161,13 +165,14 @@ class Tracker:
         elapsed_s = 0.0 if self._last_stamp_s is None else stamp_s - self._last_stamp_s
 
         expected = self._expected(view, stamp_s)
+        places = np.array([e.T_m for e in expected]).reshape(-1, 3)
         positions = np.array([obj.T_m for obj in objects], dtype=np.float64).reshape(-1, 3)
         cost = self._cost(
             expected,
             [obj.category for obj in objects],
             [obj.box_xyxy for obj in objects],
-            np.array([e.T_m for e in expected]),
-            positions,
+            np.linalg.norm(places[:, None] - positions[None], axis=-1),
+            stamp_s,
         )
         expected_of_object = {m: expected[n] for n, m in match(cost)}
         current = [
@@ -193,13 +198,20 @@ class Tracker:
     def _expected(self, view: View, stamp_s: float) -> list[Expectation]:
         return [expect(track, view, stamp_s, self.config.max_distance_m) for track in self._tracks]
 
-    def _cost(self, expected: list[Expectation], categories, boxes, places, positions) -> np.ndarray:
-        """(tracks, sightings) association cost. places, positions: (N, 3), (M, 3) in the camera frame."""
+    def _cost(
+        self, expected: list[Expectation], categories, boxes, distance_m: np.ndarray, stamp_s: float
+    ) -> np.ndarray:
+        """(tracks, sightings) association cost. distance_m: (N, M), NaN where unknown."""
         if not expected or not len(boxes):
             return np.zeros((len(expected), len(boxes)))
+        iou = box_iou(np.array([e.box_xyxy for e in expected]), np.array(boxes))
+        # The pose of a doubtful track says little about where it is: its last box, if it is fresh, says more.
+        fresh = [self._is_doubtful(e.track) and stamp_s - e.track.last_seen_s <= FRESH_S for e in expected]
+        last_iou = box_iou(np.array([e.track.box_xyxy for e in expected]), np.array(boxes))
+        by_box = np.array(fresh)[:, None] & (last_iou >= self.config.min_iou)
         return association_cost(
-            box_iou(np.array([e.box_xyxy for e in expected]), np.array(boxes)),
-            np.linalg.norm(places[:, None] - positions[None], axis=-1),
+            np.where(by_box, np.maximum(iou, last_iou), iou),
+            np.where(by_box, np.nan, distance_m),
             np.array([[e.track.category == category for category in categories] for e in expected]),
             max_distance_m=np.array([[e.gate_m] for e in expected]),
             min_iou=self.config.min_iou,
@@ -233,17 +245,21 @@ class Tracker:
             estimate = Estimate.first(seen) if self.config.smoothing else None
             return Track(
                 self._next_id - 1, R=R, T_m=T_m, S_m=S_m, first_seen_s=stamp_s, searched_s=searched_s,
-                history=((stamp_s, T_m),), estimate=estimate, **values,
+                confidence=float(obj.score), history=((stamp_s, T_m),), estimate=estimate, **values,
             )  # fmt: skip
         track = expected.track
         if track.frame != view.frame:
             track = track.moved(T @ view.to_camera(track.frame), view.frame)
+        confidence = track.confidence + CONFIDENCE_GAIN * (float(obj.score) - track.confidence)
+        if repaired:
+            confidence = float(obj.score)
         history = tuple(entry for entry in track.history if stamp_s - entry[0] <= HISTORY_S)
         estimate = self._estimate(track, seen)
         if estimate is not None:
             R, T_m, S_m = estimate.R, estimate.T_m, estimate.S_m
         return replace(
             track, R=R, T_m=T_m, S_m=S_m, sightings=track.sightings + 1, estimate=estimate,
+            confidence=confidence,
             searched_s=max(track.searched_s, searched_s), history=(*history, (stamp_s, seen.T_m)), **values,
         )  # fmt: skip
 
@@ -264,7 +280,7 @@ class Tracker:
         return smoothed(track.estimate, seen, symmetry, self.config.smoothing)
 
     def _is_doubtful(self, track: Track) -> bool:
-        return track.score < self.config.reinit_score
+        return track.confidence < self.config.reinit_score
 
     def _is_over(self, track: Track) -> bool:
         return track.unseen_s > self.config.max_age_s or track.hidden_s > self.config.max_hidden_s

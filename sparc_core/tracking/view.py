@@ -6,14 +6,13 @@ the depth image. Out: poses and boxes of tracks in this camera.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sparc_core.geometry.camera import project_points
 from sparc_core.tracking.association import UNIT_CUBE_CORNERS
-from sparc_core.types import Camera, Detection
+from sparc_core.types import Camera
 
 # Where a track is looked for: nine points across the middle of its box, in unit-cube coordinates.
 _LOOKED_AT = np.array(
@@ -25,8 +24,8 @@ MIN_SHOWN = 0.5  # of these points, on the image and not hidden
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """frame: "fixed" when the camera's pose in the fixed frame is known now, else "camera". T_fixed_cam (4, 4):
-    that pose, or the last one known, or None. depth_m (H, W) metres, 0 unknown, or None."""
+    """frame: "fixed" when the camera's pose in the fixed frame is known now, else "camera". T_fixed_cam
+    (4, 4): that pose, or the last one known, or None. depth_m (H, W) metres, 0 unknown, or None."""
 
     camera: Camera
     frame: str
@@ -69,8 +68,8 @@ class View:
         return (*np.clip(uv.min(0), -0.5, border), *np.clip(uv.max(0), -0.5, border))
 
     def shows(self, R: np.ndarray, T_m: np.ndarray, S_m: np.ndarray) -> bool:
-        """Whether an object in this pose, given in this camera, should be seen: on the image, and with nothing
-        in front of it in the depth image."""
+        """Whether an object in this pose, given in this camera, should be seen: on the image, and with
+        nothing in front of it in the depth image."""
         points = (_LOOKED_AT * S_m) @ R.T + T_m
         uv = project_points(points, self.camera)
         size = np.array([self.camera.width, self.camera.height])
@@ -87,28 +86,3 @@ class View:
         """Whether a detected box is cut by the image's border, so that the object is not seen whole."""
         x0, y0, x1, y1 = box_xyxy
         return x0 < 2 or y0 < 2 or x1 > self.camera.width - 3 or y1 > self.camera.height - 3
-
-
-def lifted_centres(detections: Sequence[Detection], depth_m: np.ndarray | None, camera: Camera) -> np.ndarray:
-    """(D, 3) rough positions of detections in the camera frame: the box centre at the median depth of the
-    mask, or of the box's middle half; NaN where there is no depth.
-
-    They lie on the visible surface. Lens distortion is left out: to tell tracks apart it does not matter.
-    """
-    centres = np.full((len(detections), 3), np.nan)
-    for i, detection in enumerate(detections if depth_m is not None else ()):
-        x0, y0, x1, y1 = box = np.asarray(detection.box_xyxy, dtype=np.float64)
-        if not np.isfinite(box).all():
-            continue
-        u, v = (x0 + x1) / 2, (y0 + y1) / 2
-        if detection.mask is not None and detection.mask.shape == depth_m.shape:
-            inside = depth_m[detection.mask]
-        else:
-            columns = slice(max(0, int((x0 + u) / 2)), max(0, int((u + x1) / 2) + 1))
-            rows = slice(max(0, int((y0 + v) / 2)), max(0, int((v + y1) / 2) + 1))
-            inside = depth_m[rows, columns]
-        inside = inside[np.isfinite(inside) & (inside > 0)]
-        if inside.size:
-            z = float(np.median(inside))
-            centres[i] = ((u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z)
-    return centres
