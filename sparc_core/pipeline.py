@@ -158,12 +158,12 @@ class Aligner:
     ) -> AlignmentResult:
         """Align a CAD model to every detection.
 
-        image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32
-        z-depth in metres registered to the image, 0 or NaN where unknown, or None. normals_cam: (H, W, 3)
-        float unit normals facing the camera, zero where unknown; None: from the depth. depth_predicted: the
-        depth is a guess from the image, whose scale and shift are not to be trusted. starts: of every
-        detection the pose it is refined from, None for a search (video mode, `tracking`); by default all are
-        searched. Poses are in the camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
+        image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32 z-depth
+        in metres registered to the image, 0 or NaN where unknown, or None. normals_cam: (H, W, 3) float unit
+        normals facing the camera, zero where unknown; None: from the depth. depth_predicted: the depth is a
+        guess from the image, whose scale and shift are not to be trusted. starts: of every detection the pose
+        it is refined from, None for a search (video mode, `tracking`); by default all are searched. Poses are
+        in the camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
         in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera, or starts
         not the detections.
         """

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparc_core.perception.see import Perception, Seen
-from sparc_core.tracking.tracker import Tracker, TrackerConfig, TrackerUpdate
+from sparc_core.tracking.smoothing import SmoothingConfig
+from sparc_core.tracking.tracker import TrackerConfig, TrackerUpdate
+from sparc_core.tracking.video import VideoAligner
 from sparc_core.types import AlignedObject, AlignmentResult, Camera, Detection
 from sparc_ros import image_adapter, image_codec
 from sparc_ros.conversions import (
@@ -55,19 +57,23 @@ class FrameMessages:
 
 @dataclass(frozen=True, eq=False)
 class CameraPlace:
-    """What is known of the camera at an image's stamp; `problem` says why something is missing."""
+    """What is known of the camera at an image's stamp; `problem` says why gravity is missing,
+    `motion_problem` why the camera's pose is."""
 
     T_fixed_cam: np.ndarray | None = None
     up_cam: tuple[float, float, float] | None = None
     problem: str | None = None
+    motion_problem: str | None = None
 
 
 @dataclass(frozen=True)
 class FrameWarning:
-    """Something the user should know that did not stop the frame. `kind` groups them for the log."""
+    """Something the user should know that did not stop the frame. `kind` groups them for the log; `once`: the
+    log has it once, until it has been over."""
 
     kind: str
     text: str
+    once: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +91,17 @@ class FrameResult:
 
 
 class FrameProcessor:
-    """Runs the aligner and the tracker on one frame after the other (from one thread)."""
+    """Runs the aligner in video mode on one frame after the other (from one thread)."""
 
     def __init__(
         self, aligner, topics: Topics, parameters: NodeParameters, file_detections=None, perception=None
     ):
         """perception: a `Perception` for what is not subscribed; None where everything is."""
-        self._aligner = aligner
+        self._video = VideoAligner(aligner)
         self._perception = perception or Perception()
         self._topics = topics
         self._file_detections: tuple[Detection, ...] | None = file_detections
         self._model_ids = frozenset(model.model_id for model in aligner.cad_library.models)
-        self._tracker = Tracker()
         self.configure(parameters)
 
     def configure(self, parameters: NodeParameters) -> None:
@@ -109,8 +114,12 @@ class FrameProcessor:
             min_score=parameters.min_detection_score,
             max_count=parameters.max_detections,
         )
-        self._tracker.config = TrackerConfig(
-            max_age_s=parameters.track_max_age_s, max_hidden_s=parameters.track_max_hidden_s
+        self._video.search_always = not parameters.video_mode
+        self._video.tracker.config = TrackerConfig(
+            max_age_s=parameters.track_max_age_s,
+            max_hidden_s=parameters.track_max_hidden_s,
+            reinit_score=parameters.reinit_score,
+            smoothing=SmoothingConfig() if parameters.smoothing else None,
         )
 
     def process(self, messages: FrameMessages, place: CameraPlace) -> FrameResult:
@@ -122,35 +131,31 @@ class FrameProcessor:
         decoded = time.perf_counter()
         read, seen = self._look(messages.detections, image_rgb, camera, depth_m)
         looked = time.perf_counter()
-        if read.detections:
-            result = self._aligner.align(
-                image_rgb, camera, read.detections, seen.depth_m, seen.normals_cam,
-                depth_predicted=self._parameters.depth_predicted or seen.depth_predicted,
-            )  # fmt: skip
-        else:
-            result = AlignmentResult(camera)
-        aligned = time.perf_counter()
-        # `detection` counts what went into the aligner; users count in their own message.
-        objects = tuple(
-            dataclasses.replace(obj, detection=read.index[obj.detection])
-            for obj in result.objects
+        found = self._video.align(
+            image_rgb, camera, read.detections, stamp_seconds(messages.image.header.stamp), seen.depth_m,
+            seen.normals_cam, T_fixed_cam=place.T_fixed_cam,
+            depth_predicted=self._parameters.depth_predicted or seen.depth_predicted,
+        )  # fmt: skip
+        result, update = found.result, found.update
+        # What scores too low is tracked all the same; `detection` counts what went into the aligner, users
+        # count in their own message.
+        published = [
+            (dataclasses.replace(obj, detection=read.index[obj.detection]), track_id)
+            for obj, track_id in zip(result.objects, found.track_ids, strict=True)
             if obj.score >= self._parameters.min_score
-        )
-        stamp_s = stamp_seconds(messages.image.header.stamp)
-        update = self._tracker.update(objects, stamp_s, camera, place.T_fixed_cam)
+        ]
         timing_ms = {f"align/{name}": value for name, value in result.timing_ms.items()} | {
             **{f"see/{name}": value for name, value in seen.timing_ms.items()},
             "decode": 1e3 * (decoded - start),
             "see": 1e3 * (looked - decoded),
-            "align": 1e3 * (aligned - looked),
-            "track": 1e3 * (time.perf_counter() - aligned),
+            "align": 1e3 * (time.perf_counter() - looked),
         }
         return FrameResult(
             header=messages.image.header,
             image_rgb=image_rgb,
             camera=camera,
-            objects=objects,
-            track_ids=update.track_ids,
+            objects=tuple(obj for obj, _ in published),
+            track_ids=tuple(track_id for _, track_id in published),
             update=update,
             warnings=self._warnings(read, result, depth_m, place, update, messages.image.header),
             timing_ms=timing_ms,
@@ -234,7 +239,10 @@ class FrameProcessor:
             )
         if update.time_jumped_back:
             found["time"] = f"stamps on {self._topics.image} jumped back: every track was ended"
-        return tuple(FrameWarning(kind, text) for kind, text in found.items() if text)
+        warnings = [FrameWarning(kind, text) for kind, text in found.items() if text]
+        if place.motion_problem:
+            warnings.append(FrameWarning("motion", place.motion_problem, once=True))
+        return tuple(warnings)
 
 
 def _listed(title: str, reasons) -> str | None:

@@ -64,16 +64,13 @@ class CameraPlacer:
 
     def place(self, header, parameters: NodeParameters) -> CameraPlace:
         """The camera at the stamp of an image. Waits at most tf_timeout_s; call it off the executor."""
-        problems = []
-        T_fixed_cam = None
+        T_fixed_cam, motion_problem = None, None
         if parameters.fixed_frame:
             T_fixed_cam, problem = self._lookup(parameters.fixed_frame, header, header.stamp, parameters)
             if problem:
-                problems.append(f"tracks stay in the camera frame: {problem} (fixed_frame)")
+                motion_problem = f"the camera is taken not to move: {problem} (fixed_frame)"
         up_cam, problem = self._up(header, T_fixed_cam, parameters)
-        if problem:
-            problems.append(problem)
-        return CameraPlace(T_fixed_cam, up_cam, "; ".join(problems) or None)
+        return CameraPlace(T_fixed_cam, up_cam, problem, motion_problem)
 
     def _up(self, header, T_fixed_cam, parameters: NodeParameters):
         unknown = "gravity is not known and left to depth (without: a camera looking 30 degrees down)"

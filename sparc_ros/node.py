@@ -99,6 +99,7 @@ class AlignNode(Node):
 
         self._log = FrameLog()
         self._throttle = Throttle(LOG_PERIOD_S)
+        self._told_once: set[str] = set()  # kinds of warnings that still hold
         self._outputs = FrameOutputs(self, self._library, mesh_uris, draw_overlay)
         self._tf_buffer = Buffer()
         self._tf_listener = TransformListener(self._tf_buffer, self)
@@ -166,8 +167,10 @@ class AlignNode(Node):
         now_s = time.monotonic()
         self._log.result(result, timing_ms, now_s)
         for warning in result.warnings:
-            if self._throttle.allows(warning.kind, now_s):
+            told = warning.kind in self._told_once if warning.once else False
+            if not told and (warning.once or self._throttle.allows(warning.kind, now_s)):
                 self.get_logger().warning(warning.text)
+        self._told_once = {warning.kind for warning in result.warnings if warning.once}
 
     def _on_failure(self, messages: FrameMessages, error: Exception) -> None:
         if not self.context.ok():

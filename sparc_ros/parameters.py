@@ -136,15 +136,34 @@ class NodeParameters:
         maximum=2.0,
         read_only=False,
     )
+    video_mode: bool = parameter(
+        True,
+        "Each track's last pose is its only start; false: every image is searched anew.",
+        read_only=False,
+    )
+    reinit_score: float = parameter(
+        0.4,
+        "A track whose score, over its last sightings, is below is searched anew.",
+        minimum=0.0,
+        maximum=1.0,
+        read_only=False,
+    )
+    smoothing: bool = parameter(
+        True, "Publish the mean of a track's sightings while the object stands still.", read_only=False
+    )
     track_max_age_s: float = parameter(
         2.0,
-        "A track ends when unseen this long while in view (s).",
+        "A track ends when unseen this long while it should be seen (s).",
         minimum=0.0,
         maximum=600.0,
         read_only=False,
     )
     track_max_hidden_s: float = parameter(
-        60.0, "A track ends when out of view this long (s).", minimum=0.0, maximum=36000.0, read_only=False
+        60.0,
+        "A track ends when out of view or behind something this long (s).",
+        minimum=0.0,
+        maximum=36000.0,
+        read_only=False,
     )
     stale_input_s: float = parameter(
         5.0,

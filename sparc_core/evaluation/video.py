@@ -32,8 +32,8 @@ RECOVERY_LIMIT_S = 3.0  # of being detected; a track that is still wrong then ha
 
 @dataclass(frozen=True)
 class Method:
-    """One way to go through a video. search: every image is searched anew; camera_pose: whether the tracker is
-    told the camera's motion; smoothing: of the published poses."""
+    """One way to go through a video. search: every image is searched anew; camera_pose: whether the tracker
+    is told the camera's motion; smoothing: of the published poses."""
 
     name: str
     search: bool = False
@@ -78,8 +78,8 @@ class VideoRunner:
         self.aligner = Aligner.load(weights, self.library, device=device)
 
     def run(self, number: int, progress=lambda: None) -> dict:
-        """Sequence `number`: {"objects": records of objects, "images": of images, "recoveries": of tracks that
-        were set wrong}, each a list of flat dicts. progress() is called after every image."""
+        """Sequence `number`: {"objects": records of objects, "images": of images, "recoveries": of tracks
+        that were set wrong}, each a list of flat dicts. progress() is called after every image."""
         world = SequenceWorld(self.library, self.config.sequence, self.config.seed * 1009 + number)
         runs = [_MethodRun(self.aligner, method, self.config.tracker) for method in METHODS]
         disturbed = _DisturbedRun(self.aligner, METHODS[3], self.config.tracker, number)

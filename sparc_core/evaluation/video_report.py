@@ -40,8 +40,8 @@ def summarise_video(name: str, objects: list[dict], images: list[dict], fps: flo
 
 
 def count_switches(objects: list[dict]) -> dict[str, int]:
-    """switches: sightings of an object under another id than at its sighting before. swaps: those of them whose
-    id had been another object's. tracks: different ids."""
+    """switches: sightings of an object under another id than at its sighting before. swaps: those of them
+    whose id had been another object's. tracks: different ids."""
     last: dict[tuple, int] = {}
     owner: dict[tuple, int] = {}
     switches = swaps = 0
@@ -58,8 +58,8 @@ def count_switches(objects: list[dict]) -> dict[str, int]:
 
 
 def jitter(objects: list[dict], fps: float) -> dict:
-    """Standard deviations of position (mm) and rotation (degrees) of objects that stand still, over windows of a
-    second in the room's frame: median and 90th percentile of the windows."""
+    """Standard deviations of position (mm) and rotation (degrees) of objects that stand still, over windows
+    of a second in the room's frame: median and 90th percentile of the windows."""
     windows = defaultdict(list)
     for record in objects:
         windows[record["sequence"], record["object"], int(record["stamp_s"] / WINDOW_S)].append(record)
@@ -82,8 +82,8 @@ def jitter(objects: list[dict], fps: float) -> dict:
 
 
 def _rotation_spread(R: np.ndarray, order: int) -> float:
-    """Root mean square angle in degrees of rotations (K, 3, 3) about their mean; turns about the CAD y axis that
-    leave the model unchanged do not count."""
+    """Root mean square angle in degrees of rotations (K, 3, 3) about their mean; turns about the CAD y axis
+    that leave the model unchanged do not count."""
     turns = Rotation.from_euler("y", (2 * np.pi * np.arange(order) / order)[:, None]).as_matrix()
     turned = R[:, None] @ turns
     nearest = np.einsum("kij,koij->ko", R[:1].repeat(len(R), 0), turned).argmax(1)
@@ -92,8 +92,8 @@ def _rotation_spread(R: np.ndarray, order: int) -> float:
 
 
 def summarise_recoveries(records: list[dict]) -> dict:
-    """Of the tracks that were set wrong: how many, the share that became right again and kept their id, and the
-    seconds of being detected until then."""
+    """Of the tracks that were set wrong: how many, the share that became right again and kept their id, and
+    the seconds of being detected until then."""
     if not records:
         return {"tracks": 0}
     recovered = np.array([r["recovered"] for r in records])

@@ -109,7 +109,9 @@ def build_search(
     rows = [row for b, members in enumerate(detection.tolist())
             for row in _block_rows(b, members, prepared, starts, given_model)]  # fmt: skip
     layout = torch.tensor([row[:3] for row in rows], device=device)
-    model, likeness, valid = (torch.tensor(column, device=device) for column in list(zip(*rows))[3:])
+    model, likeness, valid = (
+        torch.tensor(column, device=device) for column in list(zip(*rows, strict=True))[3:]
+    )
     detection = detection.to(device)
     scale_mode = _scale_modes(library, config).to(device)[model]
     extents = cad.extents_m[model]

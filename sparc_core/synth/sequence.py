@@ -40,9 +40,9 @@ SENSOR_ONLY = NoiseConfig(perfect=0.0, sensor=1.0, monocular=0.0, none=0.0)
 @dataclass(frozen=True)
 class SequenceConfig:
     """frames at fps; objects: pieces of furniture that are detected, the two chairs among them; clutter:
-    others. dropout: share of the detections that fail alone; gap_every_s: mean time between longer failures of
-    an object, gap_s: how long these are. scale_jitter: how far sizes deviate from the CAD model's. gravity:
-    whether cameras know it.
+    others. dropout: share of the detections that fail alone; gap_every_s: mean time between longer failures
+    of an object, gap_s: how long these are. scale_jitter: how far sizes deviate from the CAD model's.
+    gravity: whether cameras know it.
 
     Raises ValueError naming the field out of range.
     """
@@ -108,7 +108,8 @@ class SequenceWorld:
         self._albedo = torch.from_numpy(self._rng.uniform(0.05, 0.95, (1, len(self.models) + 5, 3))).float()
         is_display = torch.tensor([[library.models[m].category == "display" for m in self.models]])
         noise = draw_noise(SENSOR_ONLY, 1, len(self.models), self._generator, is_display)
-        # One sensor for the whole video. Blobs of missing depth that stand still in the image are no sensor's.
+        # One sensor for the whole video. Blobs of missing depth that stand still in the image are no
+        # sensor's.
         self._noise = replace(
             noise,
             blob=torch.full_like(noise.blob, torch.inf),
@@ -178,8 +179,8 @@ class SequenceWorld:
         self.models = [chair, chair, *others]
 
     def _place(self) -> bool:
-        """Poses in the room: the chairs first, with the path behind them kept free, then the others. False when
-        one of them finds no place."""
+        """Poses in the room: the chairs first, with the path behind them kept free, then the others. False
+        when one of them finds no place."""
         count, jitter = len(self.models), self.config.scale_jitter
         extents = np.array([self.library.models[m].extents_m for m in self.models], dtype=np.float64)
         self._S = extents * self._rng.uniform(1 - jitter, 1 + jitter, (count, 1))
@@ -258,7 +259,8 @@ class SequenceWorld:
         c = self.config
         up = tuple(T_room_cam[1, :3]) if c.gravity else None
         return Camera(
-            c.width_px, c.height_px, c.focal_px, c.focal_px, (c.width_px - 1) / 2, (c.height_px - 1) / 2, up_cam=up
+            c.width_px, c.height_px, c.focal_px, c.focal_px, (c.width_px - 1) / 2, (c.height_px - 1) / 2,
+            up_cam=up,
         )  # fmt: skip
 
     def _scene(self, T_room_cam: np.ndarray, R, T, S) -> SceneBatch:

@@ -20,10 +20,10 @@ class Track:
     """One object over time, at its last sighting.
 
     R, T_m: object to `frame` ("fixed", or "camera": the camera at the last sighting). S_m: extents. With
-    smoothing these are the mean of the sightings. score: σ of the last; confidence: of the last few. unseen_s, hidden_s: how long it has been missing while it
-    should have been seen, and while it was out of view or behind something. searched_s: stamp of the last
-    search for it. history: (stamp, position in `frame`) of the last sightings. estimate: None without
-    smoothing.
+    smoothing these are the mean of the sightings. score: σ of the last; confidence: of the last few.
+    unseen_s, hidden_s: how long it has been missing while it should have been seen, and while it was out of
+    view or behind something. searched_s: stamp of the last search for it. history: (stamp, position in
+    `frame`) of the last sightings. estimate: None without smoothing.
     """
 
     track_id: int

@@ -205,13 +205,15 @@ class Tracker:
         if not expected or not len(boxes):
             return np.zeros((len(expected), len(boxes)))
         iou = box_iou(np.array([e.box_xyxy for e in expected]), np.array(boxes))
-        # The pose of a doubtful track says little about where it is: its last box, if it is fresh, says more.
-        fresh = [self._is_doubtful(e.track) and stamp_s - e.track.last_seen_s <= FRESH_S for e in expected]
+        # A fresh box is about where the object still is, and knows what hides a part of it.
+        fresh = np.array([stamp_s - e.track.last_seen_s <= FRESH_S for e in expected])[:, None]
         last_iou = box_iou(np.array([e.track.box_xyxy for e in expected]), np.array(boxes))
-        by_box = np.array(fresh)[:, None] & (last_iou >= self.config.min_iou)
+        iou = np.where(fresh, np.maximum(iou, last_iou), iou)
+        # The pose of a doubtful track says little about where it is: the boxes say more.
+        doubtful = np.array([self._is_doubtful(e.track) for e in expected])[:, None]
         return association_cost(
-            np.where(by_box, np.maximum(iou, last_iou), iou),
-            np.where(by_box, np.nan, distance_m),
+            iou,
+            np.where(doubtful & (iou >= self.config.min_iou), np.nan, distance_m),
             np.array([[e.track.category == category for category in categories] for e in expected]),
             max_distance_m=np.array([[e.gate_m] for e in expected]),
             min_iou=self.config.min_iou,
@@ -231,45 +233,39 @@ class Tracker:
         """The object as the continuation of a track, or as a new one with the next free id."""
         T = view.from_camera()
         R, T_m = T[:3, :3] @ np.asarray(obj.R, np.float64), T[:3, :3] @ obj.T_m + T[:3, 3]
-        S_m = np.asarray(obj.S_m, dtype=np.float64)
-        searched_s = stamp_s if searched else -np.inf
-        values = {
-            "category": obj.category, "model_id": obj.model_id, "frame": view.frame, "score": float(obj.score),
-            "box_xyxy": tuple(float(v) for v in obj.box_xyxy), "last_seen_s": stamp_s,
-            "unseen_s": 0.0, "hidden_s": 0.0,
-        }  # fmt: skip
+        score = float(obj.score)
+        # the search that a doubtful track asked for found something better
         repaired = expected is not None and obj.start != TRACK_START and self._is_doubtful(expected.track)
-        seen = self._sighting(obj, R, T_m, S_m, view, repaired)
+        seen = self._sighting(obj, R, T_m, view, repaired)
         if expected is None:
             self._next_id += 1
-            estimate = Estimate.first(seen) if self.config.smoothing else None
-            return Track(
-                self._next_id - 1, R=R, T_m=T_m, S_m=S_m, first_seen_s=stamp_s, searched_s=searched_s,
-                confidence=float(obj.score), history=((stamp_s, T_m),), estimate=estimate, **values,
+            track = Track(
+                self._next_id - 1, obj.category, obj.model_id, view.frame, R, T_m, seen.S_m, obj.box_xyxy,
+                score, score, stamp_s, stamp_s, sightings=0,
             )  # fmt: skip
-        track = expected.track
-        if track.frame != view.frame:
-            track = track.moved(T @ view.to_camera(track.frame), view.frame)
-        confidence = track.confidence + CONFIDENCE_GAIN * (float(obj.score) - track.confidence)
-        if repaired:
-            confidence = float(obj.score)
+        else:
+            track = expected.track
+            if track.frame != view.frame:
+                track = track.moved(T @ view.to_camera(track.frame), view.frame)
         history = tuple(entry for entry in track.history if stamp_s - entry[0] <= HISTORY_S)
         estimate = self._estimate(track, seen)
-        if estimate is not None:
-            R, T_m, S_m = estimate.R, estimate.T_m, estimate.S_m
+        mean = estimate or seen
+        change = score - track.confidence
         return replace(
-            track, R=R, T_m=T_m, S_m=S_m, sightings=track.sightings + 1, estimate=estimate,
-            confidence=confidence,
-            searched_s=max(track.searched_s, searched_s), history=(*history, (stamp_s, seen.T_m)), **values,
+            track, R=mean.R, T_m=mean.T_m, S_m=mean.S_m, estimate=estimate, model_id=obj.model_id,
+            box_xyxy=tuple(float(v) for v in obj.box_xyxy), score=score,
+            confidence=score if repaired else track.confidence + CONFIDENCE_GAIN * change,
+            last_seen_s=stamp_s, sightings=track.sightings + 1, unseen_s=0.0, hidden_s=0.0,
+            searched_s=stamp_s if searched else track.searched_s, history=(*history, (stamp_s, T_m)),
         )  # fmt: skip
 
-    def _sighting(self, obj: AlignedObject, R, T_m, S_m, view: View, repaired: bool) -> Sighting:
+    def _sighting(self, obj: AlignedObject, R, T_m, view: View, repaired: bool) -> Sighting:
         """Depth noise and pixels make a pose less certain with the square of its distance."""
         distance_m = float(np.linalg.norm(obj.T_m))
         weight = max(float(obj.score), 0.05) / max(distance_m, 0.5) ** 2
         if view.touches_border(obj.box_xyxy):
             weight *= CUT_WEIGHT
-        return Sighting(R, T_m, S_m, weight, distance_m, repaired)
+        return Sighting(R, T_m, np.asarray(obj.S_m, dtype=np.float64), weight, distance_m, repaired)
 
     def _estimate(self, track: Track, seen: Sighting) -> Estimate | None:
         if self.config.smoothing is None:

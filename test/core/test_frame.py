@@ -24,13 +24,12 @@ class EchoAligner:
     """Puts each detection 2 m away; skips boxes without area. Keeps what it was called with."""
 
     def __init__(self):
-        self.cad_library = SimpleNamespace(models=(SimpleNamespace(model_id="chair_1"),))
+        self.cad_library = SimpleNamespace(models=(SimpleNamespace(model_id="chair_1", symmetry="none"),))
         self.calls = []
 
-    def align(self, image_rgb, camera, found, depth_m, normals_cam, *, depth_predicted):
+    def align(self, image_rgb, camera, found, depth_m, normals_cam=None, *, depth_predicted, starts=None):
         self.calls.append((image_rgb, camera, found, depth_m))
-        self.normals_cam = normals_cam
-        self.depth_predicted = depth_predicted
+        self.normals_cam, self.depth_predicted, self.starts = normals_cam, depth_predicted, starts
         objects, skipped = [], []
         for index, item in enumerate(found):
             if item.box_xyxy[2] <= item.box_xyxy[0]:
@@ -80,7 +79,7 @@ def test_a_good_frame(processor, aligner):
     assert image_rgb.shape == (HEIGHT, WIDTH, 3) and camera.up_cam == (0, -1, 0)
     assert found[0].category == "chair" and (depth_m == 2.0).all()
     assert result.header.frame_id == "optical" and result.track_ids == (1,)
-    assert result.timing_ms["align/total"] == 1.5 and {"decode", "align", "track"} <= set(result.timing_ms)
+    assert result.timing_ms["align/total"] == 1.5 and {"decode", "align"} <= set(result.timing_ms)
     assert result.warnings == ()
 
 
@@ -157,11 +156,11 @@ def test_hundreds_of_detections_are_capped_with_a_warning_that_names_the_paramet
     assert "250 detections on /dets" in warning.text and "max_detections" in warning.text
 
 
-def test_weak_objects_are_not_kept(processor):
+def test_weak_objects_are_not_published(processor):
     dets = detections(*(detection((x, 5, x + 9, 30), ("chair", x / 100)) for x in (10, 40)))
     processor.configure(NodeParameters(min_score=0.3))
     result = processor.process(messages(detections=dets), CameraPlace())
-    assert [obj.detection for obj in result.objects] == [1] and result.track_ids == (1,)
+    assert [obj.detection for obj in result.objects] == [1] and result.track_ids == (2,)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +188,28 @@ def test_depth_without_a_value_is_told_and_used_as_none(processor):
 def test_missing_place_is_told(processor):
     result = processor.process(messages(), CameraPlace(problem="no transform"))
     assert [(w.kind, w.text) for w in result.warnings] == [("place", "no transform")]
+
+
+def test_an_unknown_camera_motion_is_told_once(processor):
+    place = CameraPlace(motion_problem="the camera is taken not to move: no transform")
+    (warning,) = processor.process(messages(), place).warnings
+    assert (warning.kind, warning.once) == ("motion", True) and "no transform" in warning.text
+
+
+def test_a_track_starts_from_its_pose_unless_every_image_is_searched(aligner):
+    for video_mode, explained in ((True, True), (False, False)):
+        processor = FrameProcessor(aligner, TOPICS, NodeParameters(video_mode=video_mode))
+        processor.process(messages(stamp_s=1), CameraPlace())
+        again = messages(stamp_s=1)
+        again.image.header.stamp.nanosec = 100_000_000
+        processor.process(again, CameraPlace())
+        assert bool(aligner.starts and aligner.starts[0]) is explained
+
+
+def test_what_scores_too_low_is_tracked_all_the_same(aligner):
+    processor = FrameProcessor(aligner, TOPICS, NodeParameters(min_score=0.95))
+    result = processor.process(messages(), CameraPlace())
+    assert result.objects == () and result.track_ids == () and len(result.update.tracks) == 1
 
 
 def test_stamps_that_jump_back_are_told(processor):

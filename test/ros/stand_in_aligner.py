@@ -34,7 +34,17 @@ class StandInAligner:
         self.cad_library = CadLibrary.open(spec)
         self.cameras, self.device = [], "cpu"
 
-    def align(self, image_rgb, camera, detections, depth_m=None, *, depth_predicted=False):
+    def align(
+        self,
+        image_rgb,
+        camera,
+        detections,
+        depth_m=None,
+        normals_cam=None,
+        *,
+        depth_predicted=False,
+        starts=None,
+    ):
         self.cameras.append(camera)
         objects, skipped = [], []
         for index, detection in enumerate(detections):
