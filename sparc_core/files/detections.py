@@ -20,12 +20,16 @@ def read_detections(path: str | Path) -> tuple[Detection, ...]:
     naming file, index and field.
     """
     path = Path(path)
-    entries = load_json(path, list, "detections")
-    return tuple(_detection(entry, path, index) for index, entry in enumerate(entries))
+    return detections_from_json(load_json(path, list, "detections"), str(path), path.parent)
 
 
-def _detection(entry, path: Path, index: int) -> Detection:
-    fields = Fields(entry, f"{path}: detection {index}")
+def detections_from_json(entries: list, where: str, folder: Path) -> tuple[Detection, ...]:
+    """The same for parsed JSON; `where` starts every error, masks are relative to `folder`."""
+    return tuple(_detection(entry, where, folder, index) for index, entry in enumerate(entries))
+
+
+def _detection(entry, where: str, folder: Path, index: int) -> Detection:
+    fields = Fields(entry, f"{where}: detection {index}")
     fields.refuse_unknown(_KNOWN)
     mask = fields.text("mask", default=None)
     return Detection(
@@ -33,7 +37,7 @@ def _detection(entry, path: Path, index: int) -> Detection:
         category=fields.text("category"),
         score=fields.number("score", 1.0, expected="a number from 0 to 1", accept=lambda v: 0 <= v <= 1),
         model_id=fields.text("model_id", default=None),
-        mask=None if mask is None else _mask(path.parent / mask, fields.where),
+        mask=None if mask is None else _mask(folder / mask, fields.where),
         track_id=fields.integer("track_id", default=None),
     )
 

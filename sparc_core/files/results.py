@@ -59,16 +59,20 @@ def read_result(path: str | Path) -> AlignmentResult:
 
     Raises FileNotFoundError, or ValueError naming file and field.
     """
-    path = Path(path)
-    fields = Fields(load_json(path, dict, "a result"), str(path))
-    timing = Fields(fields.get("timing_ms"), f"{path}: timing_ms")
+    return result_from_json(load_json(Path(path), dict, "a result"), str(path))
+
+
+def result_from_json(content: dict, where: str) -> AlignmentResult:
+    """The same for parsed JSON; `where` starts every error."""
+    fields = Fields(content, where)
+    timing = Fields(fields.get("timing_ms"), f"{where}: timing_ms")
     # The first results had no "skipped".
     entries = fields.items("skipped") if "skipped" in fields.content else []
-    skipped = [Fields(item, f"{path}: skipped {i}") for i, item in enumerate(entries)]
+    skipped = [Fields(item, f"{where}: skipped {i}") for i, item in enumerate(entries)]
     return AlignmentResult(
-        camera=camera_from_json(fields.get("camera"), f"{path}: camera"),
+        camera=camera_from_json(fields.get("camera"), f"{where}: camera"),
         objects=tuple(
-            _object_from_json(Fields(item, f"{path}: object {i}"))
+            _object_from_json(Fields(item, f"{where}: object {i}"))
             for i, item in enumerate(fields.items("objects"))
         ),
         skipped=tuple(SkippedDetection(item.integer("detection"), item.text("reason")) for item in skipped),

@@ -1,4 +1,5 @@
-"""`sparc align`: one image in, RESULT.json out; overlay picture and 3D scene on request."""
+"""`sparc align`: one image in, RESULT.json out; overlay picture and 3D scene on request. Folders and videos
+go to `align_sequence.py`."""
 
 from __future__ import annotations
 
@@ -17,11 +18,14 @@ from sparc_core.files.cameras import read_camera, read_depth_scale
 from sparc_core.files.detections import read_detections
 from sparc_core.files.images import read_depth, read_image, require_image_suffix, write_image
 from sparc_core.files.results import write_result
+from sparc_core.files.sequence import is_sequence
+from sparc_core.scripts.align_sequence import SequenceOptions, align_sequence
 from sparc_core.types import AlignmentResult, Camera, Detection
 
 DEFAULT_DEPTH_UNITS_PER_M = 1000.0
 BAD_INPUT = 2
 SHIPPED = "shipped"  # as in perception/see.py, which takes seconds to import
+VIDEO = "Folders and videos"
 
 
 class Device(enum.StrEnum):
@@ -49,9 +53,11 @@ class _Inputs:
 
 
 def command(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Colour image (PNG, JPEG, …).")],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="Colour image (PNG, JPEG, …), folder of images, or video.")
+    ],
     camera: Annotated[Path, typer.Option(help="CAMERA.json: width, height, fx, fy, cx, cy, …")],
-    out: Annotated[Path, typer.Option(help="RESULT.json to write.")],
+    out: Annotated[Path, typer.Option(help="RESULT.json to write; of a folder or video a .jsonl file.")],
     detections: Annotated[
         Path | None, typer.Option(help="DETS.json: boxes and categories (default: the detector finds them).")
     ] = None,
@@ -109,15 +115,53 @@ def command(
         ),
     ] = None,
     overlay: Annotated[Path | None, typer.Option(help="Picture with the projected models to write.")] = None,
-    scene: Annotated[Path | None, typer.Option(help="3D scene (.glb) to write.")] = None,
+    scene: Annotated[Path | None, typer.Option(help="3D scene (.glb or .html) to write.")] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(help="Folder or video: camera poses, TUM trajectory or .json.", rich_help_panel=VIDEO),
+    ] = None,
+    world_up: Annotated[
+        str, typer.Option(help="Axis of the poses that is up: z, y, -y or none.", rich_help_panel=VIDEO)
+    ] = "z",
+    fps: Annotated[
+        float | None, typer.Option(help="Images in a second, where files do not tell.", rich_help_panel=VIDEO)
+    ] = None,
+    every: Annotated[int, typer.Option(help="Only each n-th image.", rich_help_panel=VIDEO)] = 1,
+    smooth: Annotated[
+        bool, typer.Option(help="Mean poses of what stands still.", rich_help_panel=VIDEO)
+    ] = True,
+    reinit_score: Annotated[
+        float, typer.Option(help="Tracks with a lower score are searched anew.", rich_help_panel=VIDEO)
+    ] = 0.4,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Align CAD models to the objects of one image: what is not given is predicted from the image."""
+    """Align CAD models to the objects of one image, or of every image of a folder or a video: then --detections
+    and --depth are folders with a file a frame, of the image's name. What is not given is predicted."""
     console, errors = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width: nothing needs to be cut off
     try:
         _check_outputs(out, overlay, scene)
+        if is_sequence(image):
+            _check_sequence_outputs(out, overlay)
+            options = SequenceOptions(
+                image, camera, out, detections, depth, depth_scale, depth_predicted, poses, world_up, fps,
+                every, smooth, reinit_score, scene,
+            )  # fmt: skip
+            align_sequence(
+                options,
+                lambda: _load_aligner(
+                    weights, cad_library, device.value, scale_mode.value, _scale_modes(scale_mode_of or []),
+                    retrieval,
+                ),
+                lambda: _load_perception(
+                    detections is not None, depth is not None, detector, depth_model, masks, min_score, fill_holes, download,
+                    device.value,
+                ),
+            )  # fmt: skip
+            written = [path for path in (out, scene) if path is not None]
+            console.print("wrote " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
+            return
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
         modes = _scale_modes(scale_mode_of or [])
         aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes, retrieval)
@@ -172,19 +216,27 @@ def _read_inputs(
 
 def _see(inputs: _Inputs, detector, depth, masks, min_score, fill_holes, download, device: str):
     """Detections and depth by the predictors that were named, or those that were given."""
+    given = inputs.detections is not None, inputs.depth_m is not None
+    perception = _load_perception(*given, detector, depth, masks, min_score, fill_holes, download, device)
+    return perception.see(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
+
+
+def _load_perception(
+    has_detections: bool, has_depth: bool, detector, depth, masks, min_score, fill_holes, download, device
+):
+    """The predictors that were named, of what is not there."""
     from sparc_core.perception.see import Perception, PerceptionConfig
 
     config = PerceptionConfig(
-        "" if inputs.detections is not None else detector,
-        "" if depth == "none" or (inputs.depth_m is not None and not fill_holes) else depth,
+        "" if has_detections else detector,
+        "" if depth == "none" or (has_depth and not fill_holes) else depth,
         masks, min_score, fill_holes, download,
     )  # fmt: skip
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    perception = Perception.load(config, device)
-    return perception.see(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
+    return Perception.load(config, device)
 
 
 def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:
@@ -200,13 +252,22 @@ def _check_outputs(out: Path, overlay: Path | None, scene: Path | None) -> None:
     """Refuse what could not be written before the work is done, not after."""
     if overlay is not None:
         require_image_suffix(overlay)
-    if scene is not None and scene.suffix.lower() != ".glb":
-        raise ValueError(f"{scene}: expected a name ending in .glb")
+    if scene is not None and scene.suffix.lower() not in (".glb", ".html"):
+        raise ValueError(f"{scene}: expected a name ending in .glb or .html")
     for option, path in (("--out", out), ("--overlay", overlay), ("--scene", scene)):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"{option} {path}: expected a folder that exists, got {path.parent}")
         if path is not None and path.is_dir():
             raise ValueError(f"{option} {path}: expected a file name, got a folder")
+
+
+def _check_sequence_outputs(out: Path, overlay: Path | None) -> None:
+    if out.suffix.lower() != ".jsonl":
+        raise ValueError(f"--out {out}: expected a name ending in .jsonl for a folder or video")
+    if overlay is not None:
+        raise ValueError(
+            f"--overlay {overlay}: expected only for a single image; --scene shows a folder or video"
+        )
 
 
 def _scale_modes(entries: list[str]) -> tuple[tuple[str, str], ...]:
@@ -245,9 +306,9 @@ def _write_overlay(path: Path, inputs: _Inputs, result: AlignmentResult, library
 
 
 def _write_scene(path: Path, inputs: _Inputs, depth_m, result: AlignmentResult, library) -> None:
-    from sparc_core.visualise import scene_glb
+    from sparc_core.visualise import write_scene
 
-    scene_glb(
+    write_scene(
         result.objects, library, path,
         camera=inputs.camera, image_rgb=inputs.image_rgb, depth_m=depth_m,
     )  # fmt: skip

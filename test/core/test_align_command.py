@@ -229,7 +229,7 @@ def test_sizes_that_do_not_agree_are_refused(frame, recorder):
 
 def test_outputs_that_cannot_be_written_are_refused_before_the_work(frame, recorder):
     assert "expected a name ending in .png" in refused(frame, "--overlay", frame / "o.tga")
-    assert "expected a name ending in .glb" in refused(frame, "--scene", frame / "s.ply")
+    assert "expected a name ending in .glb or .html" in refused(frame, "--scene", frame / "s.ply")
     assert "--overlay" in refused(frame, "--overlay", frame / "no" / "o.png")
     assert "expected a file name, got a folder" in refused(frame, "--out", frame, without=("--out",))
     assert not hasattr(recorder, "load")

@@ -199,8 +199,8 @@ def test_an_unknown_camera_motion_is_told_once(processor):
 def test_a_track_starts_from_its_pose_unless_every_image_is_searched(aligner):
     for video_mode, explained in ((True, True), (False, False)):
         processor = FrameProcessor(aligner, TOPICS, NodeParameters(video_mode=video_mode))
-        processor.process(messages(stamp_s=1), CameraPlace())
-        again = messages(stamp_s=1)
+        processor.process(messages(stamp_s=1, depth=None), CameraPlace())
+        again = messages(stamp_s=1, depth=None)
         again.image.header.stamp.nanosec = 100_000_000
         processor.process(again, CameraPlace())
         assert bool(aligner.starts and aligner.starts[0]) is explained

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.library import CadLibrary, build_model
 from sparc_core.types import AlignedObject, Camera
-from sparc_core.visualise import draw_overlay, object_color, scene_glb, silhouette_mask
+from sparc_core.visualise import draw_overlay, object_color, silhouette_mask, write_scene
 from sparc_core.visualise.edges import feature_edges, mesh_feature_edges
 from sparc_core.visualise.lines import object_lines
 from sparc_core.visualise.overlay import label_text
@@ -307,7 +307,7 @@ def test_the_scene_holds_models_points_and_camera_in_gltf_axes(tmp_path):
     depth[0, 7] = 2.0  # top right: x and y-up positive, in front: z negative in glTF
     image = np.zeros((6, 8, 3), np.uint8)
     image[0, 7] = (10, 200, 30)
-    scene_glb([item], LIBRARY, tmp_path / "s.glb", camera=camera, image_rgb=image, depth_m=depth)
+    write_scene([item], LIBRARY, tmp_path / "s.glb", camera=camera, image_rgb=image, depth_m=depth)
     scene = trimesh.load(tmp_path / "s.glb")
     assert {"4_box", "points", "camera"} <= set(scene.graph.nodes)
     transform, name = scene.graph["4_box"]
@@ -323,6 +323,6 @@ def test_the_scene_holds_models_points_and_camera_in_gltf_axes(tmp_path):
 
 def test_wrong_scene_requests_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a name ending in .glb"):
-        scene_glb([], LIBRARY, tmp_path / "s.obj")
+        write_scene([], LIBRARY, tmp_path / "s.obj")
     with pytest.raises(ValueError, match="camera: expected a Camera with depth_m"):
-        scene_glb([], LIBRARY, tmp_path / "s.glb", depth_m=np.ones((2, 2)))
+        write_scene([], LIBRARY, tmp_path / "s.glb", depth_m=np.ones((2, 2)))
