@@ -52,11 +52,12 @@ METHODS = (
 
 @dataclass(frozen=True)
 class VideoBenchConfig:
-    """sequences: how many rooms; seed fixes them. given_models: detections name their CAD model. tracker:
-    options of all methods, whose smoothing is that of the smoothed ones."""
+    """sequences: how many rooms; seed fixes them. methods: names in `METHODS`. given_models: detections name
+    their CAD model. tracker: options of all methods, whose smoothing is that of the smoothed ones."""
 
     sequences: int = 3
     seed: int = 2028
+    methods: tuple[str, ...] = tuple(method.name for method in METHODS)
     cad_library: str = "procedural:1000000-1000009"
     given_models: bool = True
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
@@ -65,6 +66,10 @@ class VideoBenchConfig:
     def __post_init__(self):
         if self.sequences < 1:
             raise ValueError(f"sequences must be at least 1, got {self.sequences}")
+        known = [method.name for method in METHODS]
+        for name in self.methods:
+            if name not in known:
+                raise ValueError(f"unknown method {name!r}; they are {', '.join(map(repr, known))}")
         if self.tracker.smoothing is None:
             raise ValueError("tracker smoothing: expected options for the smoothed methods, got none")
 
@@ -77,19 +82,22 @@ class VideoRunner:
         self.library = CadLibrary.open(config.cad_library)
         self.aligner = Aligner.load(weights, self.library, device=device)
 
-    def run(self, number: int, progress=lambda: None) -> dict:
+    def run(self, number: int) -> dict:
         """Sequence `number`: {"objects": records of objects, "images": of images, "recoveries": of tracks
-        that were set wrong}, each a list of flat dicts. progress() is called after every image."""
+        that were set wrong}, each a list of flat dicts."""
         world = SequenceWorld(self.library, self.config.sequence, self.config.seed * 1009 + number)
-        runs = [_MethodRun(self.aligner, method, self.config.tracker) for method in METHODS]
-        disturbed = _DisturbedRun(self.aligner, METHODS[3], self.config.tracker, number)
+        runs = [
+            _MethodRun(self.aligner, method, self.config.tracker)
+            for method in METHODS
+            if method.name in self.config.methods
+        ]
+        disturbed = _DisturbedRun(self.aligner, Method("", smoothing=True), self.config.tracker, number)
         for frame in world.frames():
             if not self.config.given_models:
                 detections = tuple(replace(d, model_id=None) for d in frame.detections)
                 frame = replace(frame, detections=detections)
             for run in (*runs, disturbed):
                 run.add(frame, world)
-            progress()
         sequence = {"sequence": number}
         return {
             "objects": [sequence | record for run in runs for record in run.objects],
@@ -109,16 +117,18 @@ class _MethodRun:
         self.images: list[dict] = []
 
     def add(self, frame: SequenceFrame, world: SequenceWorld) -> VideoResult:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         found = self.video.align(
             frame.rgb, frame.camera, frame.detections, frame.stamp_s, frame.depth_m,
             T_fixed_cam=frame.T_room_cam if self.method.camera_pose else None,
         )  # fmt: skip
+        cpu_ms = 1e3 * (time.process_time() - cpu_began)
         took_ms = 1e3 * (time.perf_counter() - began)
         observe_ms = found.result.timing_ms.get("observe", 0.0)
         self.images.append({
             "method": self.method.name, "stamp_s": frame.stamp_s, "objects": len(frame.objects),
             "searched": len(found.searched), "alignment_ms": took_ms - observe_ms, "total_ms": took_ms,
+            "cpu_ms": cpu_ms,
         })  # fmt: skip
         self.objects += object_records(self.method.name, frame, world, found)
         return found

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sparc_core.scripts.errors import report_bad_input
+
+_runner = None  # of this worker process
 
 
 def video(
@@ -25,35 +29,38 @@ def video(
     given_models: Annotated[
         bool, typer.Option(help="Detections name their CAD model; otherwise those of the category are tried.")
     ] = True,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable. None: all.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of PyTorch.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")] = 0,
     records: Annotated[bool, typer.Option(help="Also write every object's record to records.jsonl.")] = False,
 ) -> None:
     """Id switches, accuracy per image, jitter of what stands still, recovery from wrong poses, latency."""
-    import torch
-    from rich.progress import Progress
+    from rich.progress import track as progress
 
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.plots import plot_video
-    from sparc_core.evaluation.video import METHODS, VideoBenchConfig, VideoRunner
+    from sparc_core.evaluation.video import METHODS, VideoBenchConfig
     from sparc_core.evaluation.video_report import summarise_recoveries, summarise_video, video_table
     from sparc_core.synth.sequence import SequenceConfig
 
     with report_bad_input():
-        torch.set_num_threads(threads)
-        config = VideoBenchConfig(sequences, seed, cad_library, given_models, SequenceConfig(frames=frames))
-        runner = VideoRunner(config, weights, device)
+        names = tuple(method) if method else tuple(m.name for m in METHODS)
+        layout = SequenceConfig(frames=frames)
+        config = VideoBenchConfig(sequences, seed, names, cad_library, given_models, layout)
+        start_worker(config, weights, device)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
+    jobs = min(jobs or os.cpu_count() or 1, sequences)
     found: dict[str, list[dict]] = {"objects": [], "images": [], "recoveries": []}
-    with Progress() as progress:
-        task = progress.add_task("images", total=sequences * frames)
-        for number in range(sequences):
-            for name, part in runner.run(number, lambda: progress.advance(task)).items():
-                found[name] += part
+    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, (config, weights, device)) as pool:
+        parts = pool.imap(run_sequence, range(sequences))
+        for part in progress(parts, total=sequences, description="sequences"):
+            for name, records_of_part in part.items():
+                found[name] += records_of_part
     fps = config.sequence.fps
     of_method = {
         m.name: {name: [r for r in found[name] if r["method"] == m.name] for name in ("objects", "images")}
         for m in METHODS
+        if m.name in names
     }
     summaries = [
         summarise_video(name, part["objects"], part["images"], fps) for name, part in of_method.items()
@@ -62,7 +69,7 @@ def video(
     facts = {
         "bench": dataclasses.asdict(config),
         "weights": str(weights) if weights else "shipped",
-        "machine": describe_machine(runner.aligner.device),
+        "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
         "methods": summaries,
         "recoveries": recoveries,
     }
@@ -77,3 +84,19 @@ def video(
     typer.echo(table)
     typer.echo(f"tracks set wrong: {json.dumps(recoveries)}")
     typer.echo(f"wrote {out}/video.json, video.md and video.png")
+
+
+def start_worker(config, weights, device: str) -> None:
+    """Load network and CAD models once a process."""
+    global _runner
+    import torch
+
+    from sparc_core.evaluation.video import VideoRunner
+
+    torch.set_num_threads(1)
+    _runner = VideoRunner(config, weights, device)
+
+
+def run_sequence(number: int) -> dict[str, list[dict]]:
+    """The records of one sequence, in a worker process."""
+    return _runner.run(number)

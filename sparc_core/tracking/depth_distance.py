@@ -23,16 +23,18 @@ def depth_distances(
     depth_m: np.ndarray | None,
     camera: Camera,
 ) -> np.ndarray:
-    """(N, M) metres between expected tracks and detections; NaN where there is no depth.
+    """(N, M) metres between tracks, where they were measured last, and detections; NaN without depth.
 
-    Across the view: between the expected centre and the ray through the middle of the box. Along it: how far
+    Across the view: between the track's centre and the ray through the middle of the box. Along it: how far
     the depths of the box (or of the mask) are from the object's, if it stood as expected; those nearest to it
     count. Lens distortion is left out: to tell tracks apart it does not matter.
     """
     distances = np.full((len(expected), len(detections)), np.nan)
     if depth_m is None:
         return distances
-    centres = np.array([e.T_m for e in expected]).reshape(-1, 3)
+    if not expected:
+        return distances
+    centres = np.array([e.last_T_m for e in expected])
     radius = np.array([np.linalg.norm(e.S_m[[0, 2]]) / 2 for e in expected])
     for m, detection in enumerate(detections):
         depths = _depths(detection, depth_m)

@@ -31,7 +31,7 @@ class SmoothingConfig:
     gate_deg: float = 8.0
     gate_scale: float = 0.12
     patience: int = 3
-    drift_share: float = 0.5
+    drift_share: float = 0.4
     drift_sightings: float = 8.0
 
     def __post_init__(self):

@@ -11,7 +11,7 @@ from sparc_core.tracking.view import View
 
 HISTORY_S = 0.5  # of sightings, to tell motion from noise
 COASTING_S = 1.5  # what moved when it was last seen is taken to go on for this long
-MIN_SHIFT_M = 0.08  # in the history; less is noise
+MIN_SHIFT_M = 0.1  # in the history; less is noise
 MAX_SPEED_M_PER_S = 3.0  # more is no furniture: a pose that was corrected
 
 
@@ -75,13 +75,15 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """Where a track should be at an image, in this camera's frame: R (3, 3), T_m (3,), S_m (3,); box_xyxy NaN
-    when partly behind the camera; gate_m: how far it may be from there; shown: whether it should be seen."""
+    """Where a track should be at an image, in this camera's frame: R (3, 3), T_m (3,), S_m (3,); last_T_m (3,):
+    where it was measured last, which smoothing may have left out; box_xyxy NaN when partly behind the
+    camera; gate_m: how far it may be from there; shown: whether it should be seen."""
 
     track: Track
     R: np.ndarray
     T_m: np.ndarray
     S_m: np.ndarray
+    last_T_m: np.ndarray
     box_xyxy: tuple[float, float, float, float]
     gate_m: float
     shown: bool
@@ -93,8 +95,11 @@ def expect(track: Track, view: View, stamp_s: float, max_distance_m: float) -> E
     shift = track.velocity_m_per_s * unseen_s
     T_cam_frame = view.to_camera(track.frame)
     R = T_cam_frame[:3, :3] @ track.R
-    T_m = T_cam_frame[:3, :3] @ (track.T_m + shift) + T_cam_frame[:3, 3]
+    measured = track.history[-1][1] if track.history else track.T_m
+    T_m, last_T_m = (
+        T_cam_frame[:3, :3] @ (place + shift) + T_cam_frame[:3, 3] for place in (track.T_m, measured)
+    )
     box = view.expected_box(R, T_m, track.S_m)
     # half of a motion may have been wrongly foreseen
     gate_m = max_distance_m + 0.5 * float(np.linalg.norm(shift))
-    return Expectation(track, R, T_m, track.S_m, box, gate_m, view.shows(R, T_m, track.S_m))
+    return Expectation(track, R, T_m, track.S_m, last_T_m, box, gate_m, view.shows(R, T_m, track.S_m))

@@ -165,13 +165,13 @@ class Tracker:
         elapsed_s = 0.0 if self._last_stamp_s is None else stamp_s - self._last_stamp_s
 
         expected = self._expected(view, stamp_s)
-        places = np.array([e.T_m for e in expected]).reshape(-1, 3)
+        places = np.array([(e.T_m, e.last_T_m) for e in expected]).reshape(-1, 2, 3)
         positions = np.array([obj.T_m for obj in objects], dtype=np.float64).reshape(-1, 3)
         cost = self._cost(
             expected,
             [obj.category for obj in objects],
             [obj.box_xyxy for obj in objects],
-            np.linalg.norm(places[:, None] - positions[None], axis=-1),
+            np.linalg.norm(places[:, :, None] - positions[None, None], axis=-1).min(1),
             stamp_s,
         )
         expected_of_object = {m: expected[n] for n, m in match(cost)}
@@ -270,8 +270,8 @@ class Tracker:
     def _estimate(self, track: Track, seen: Sighting) -> Estimate | None:
         if self.config.smoothing is None:
             return None
-        if track.estimate is None:
-            return Estimate.first(seen)
+        if track.estimate is None or track.velocity_m_per_s.any():
+            return Estimate.first(seen)  # what moves has no mean
         symmetry = self._symmetries.get(track.model_id, "none")
         return smoothed(track.estimate, seen, symmetry, self.config.smoothing)
 
