@@ -75,9 +75,12 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """Where a track should be at an image, in this camera's frame: R (3, 3), T_m (3,), S_m (3,); last_T_m (3,):
-    where it was measured last, which smoothing may have left out; box_xyxy NaN when partly behind the
-    camera; gate_m: how far it may be from there; shown: whether it should be seen."""
+    """Where a track should be at an image, in this camera's frame.
+
+    R (3, 3), T_m (3,), S_m (3,); last_T_m (3,): where it was measured last, which smoothing may have left
+    out; box_xyxy NaN when partly behind the camera; gate_m: how far it may be from there; shown: whether it
+    should be seen.
+    """
 
     track: Track
     R: np.ndarray
