@@ -78,15 +78,16 @@ class ImageSequence:
     def _of_video(self) -> Iterator[VideoFrame]:
         capture = self._open()
         fps = self.fps or capture.get(cv2.CAP_PROP_FPS) or 30.0
-        number = 0
+        number, stamp_s = 0, 0.0
         try:
             while True:
-                told_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                 there, image_bgr = capture.read()
                 if not there:
                     break
-                # Some containers have no times: then the frames are evenly spaced.
-                stamp_s = told_s if self.fps is None and (told_s > 0 or number == 0) else number / fps
+                if number > 0:
+                    told_s = 0.0 if self.fps else capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                    # Some containers have no times: then the frames are evenly spaced.
+                    stamp_s = told_s if told_s > stamp_s else stamp_s + 1 / fps
                 if number % self.every == 0:
                     yield VideoFrame(f"{number:06d}", stamp_s, cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
                 number += 1
