@@ -42,7 +42,7 @@ class TrackerConfig:
     max_distance_m: float = 0.5
     min_iou: float = 0.3
     reinit_score: float = 0.4
-    reinit_pause_s: float = 0.5
+    reinit_pause_s: float = 0.2
     smoothing: SmoothingConfig | None = dataclasses.field(default_factory=SmoothingConfig)
 
     def __post_init__(self):
@@ -235,7 +235,12 @@ class Tracker:
         R, T_m = T[:3, :3] @ np.asarray(obj.R, np.float64), T[:3, :3] @ obj.T_m + T[:3, 3]
         score = float(obj.score)
         # the search that a doubtful track asked for found something better
-        repaired = expected is not None and obj.start != TRACK_START and self._is_doubtful(expected.track)
+        repaired = (
+            expected is not None
+            and obj.start != TRACK_START
+            and self._is_doubtful(expected.track)
+            and score > expected.track.confidence
+        )
         seen = self._sighting(obj, R, T_m, view, repaired)
         if expected is None:
             self._next_id += 1
