@@ -98,7 +98,8 @@ def test_the_benchmark_runs_all_methods_on_the_same_images(aligner):
 
 def record(number, track, stamp_s=0.0, **changes):
     values = {
-        "sequence": 0, "object": number, "track": track, "stamp_s": stamp_s, "moving": False, "symmetry_order": 1,
+        "sequence": 0, "object": number, "track": track, "stamp_s": stamp_s, "moving": False,
+        "symmetry_order": 1,
         "translation_m": 0.01, "rotation_deg": 1.0, "scale": 0.01, "T_m": [0.0, 0.0, 3.0],
         "R": np.eye(3).tolist(),
     }  # fmt: skip
