@@ -135,8 +135,9 @@ def command(
     ] = 0.4,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Align CAD models to the objects of one image, or of every image of a folder or a video: then --detections
-    and --depth are folders with a file a frame, of the image's name. What is not given is predicted."""
+    """Align CAD models to the objects of one image, or of every image of a folder or a video: then
+    --detections and --depth are folders with a file a frame, of the image's name. What is not given is
+    predicted."""
     console, errors = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width: nothing needs to be cut off
@@ -155,8 +156,8 @@ def command(
                     retrieval,
                 ),
                 lambda: _load_perception(
-                    detections is not None, depth is not None, detector, depth_model, masks, min_score, fill_holes, download,
-                    device.value,
+                    detections is not None, depth is not None, detector, depth_model, masks, min_score,
+                    fill_holes, download, device.value,
                 ),
             )  # fmt: skip
             written = [path for path in (out, scene) if path is not None]
