@@ -206,7 +206,6 @@ def test_bad_input_is_named(sequence, recorder):
     assert "--world-up: expected one of" in refused(sequence, "--world-up", "x")
     assert "gone.txt: no such file" in refused(sequence, "--poses", sequence / "gone.txt", poses=False)
     assert "--depth-scale" in refused(sequence, "--depth-scale", 10, without=("--depth",))
-    assert "--detector" in refused(sequence, without=("--detections",))
     (sequence / "depth" / "000003.png").unlink()
     assert "expected depth images for frame 000003" in refused(sequence)
     assert len(lines_of(sequence)) == 3  # what was done stays
