@@ -5,12 +5,10 @@ ros2 launch sparc_ros demo.launch.py rgbd:=true                 with a depth cam
 ros2 launch sparc_ros demo.launch.py headless:=true frames:=10  prints a table, writes a picture and ends
 """
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
-    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
@@ -84,33 +82,23 @@ def _camera() -> Node:
 
 def _align(context) -> list:
     path = PathJoinSubstitution([FindPackageShare("sparc_ros"), "launch", "align.launch.py"])
-    passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device")}
+    passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device", "rviz")}
+    if _is_headless(context):
+        passed["rviz"] = "false"
     if LaunchConfiguration("rgbd").perform(context).lower() != "true":
         passed |= RGB_ALONE
     arguments = [*CAMERA_TOPICS.items(), *passed.items()]
     return [IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=arguments)]
 
 
-def _report_or_rviz(context) -> list:
-    """What looks at the results: the report, which ends the launch, or RViz."""
-    if LaunchConfiguration("headless").perform(context).lower() == "true":
-        return _report()
-    wanted = LaunchConfiguration("rviz").perform(context).lower()
-    if wanted == "false":
+def _is_headless(context) -> bool:
+    return LaunchConfiguration("headless").perform(context).lower() == "true"
+
+
+def _report(context) -> list:
+    """The headless report, which ends the launch."""
+    if not _is_headless(context):
         return []
-    try:
-        get_package_prefix("rviz2")
-    except PackageNotFoundError:
-        if wanted == "true":
-            raise
-        return [
-            LogInfo(msg="RViz is not installed here: look at the topics with ros2 topic, or install rviz2")
-        ]
-    config = PathJoinSubstitution([FindPackageShare("sparc_ros"), "rviz", "sparc.rviz"])
-    return [Node(package="rviz2", executable="rviz2", arguments=["-d", config], output="log")]
-
-
-def _report() -> list:
     report = Node(
         package="sparc_ros",
         executable="demo_report",
@@ -142,5 +130,5 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, description) in ARGUMENTS.items()
     ]
     failures = RegisterEventHandler(OnProcessExit(on_exit=_end_on_failure))
-    processes = [_camera(), OpaqueFunction(function=_align), OpaqueFunction(function=_report_or_rviz)]
+    processes = [_camera(), OpaqueFunction(function=_align), OpaqueFunction(function=_report)]
     return LaunchDescription([*arguments, failures, *processes])

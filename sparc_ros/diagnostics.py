@@ -1,17 +1,18 @@
-"""What /diagnostics says: inputs, inference and the CAD library, once a second.
+"""What /diagnostics says: the node's state, inputs, inference and the CAD library, once a second.
 
-`FrameLog` collects in the worker thread and is read by the node's timer; `diagnostic_array` turns
-what is known into a message.
+`FrameLog` collects in the worker thread and is read by the node's timer; the functions turn what is known
+into a status each.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparc_ros.frame import FrameResult, FrameWarning
-from sparc_ros.input_monitor import InputMonitor, RateMeter
+from sparc_ros.input_monitor import InputMonitor, InputState, RateMeter
 from sparc_ros.worker import WorkerCounts
 
 LATENCY_WINDOW = 100
@@ -19,12 +20,15 @@ LATENCY_WINDOW = 100
 
 @dataclass(frozen=True)
 class InferenceState:
-    """What the log knows at one moment. `failing`: the newest frame failed with `last_error`."""
+    """What the log knows at one moment. `failing`: the newest frame failed with `last_error`.
+
+    latency_ms: (median, 95th percentile, largest) of the last frames, by stage.
+    """
 
     rate_hz: float
     objects: int
     tracks: int
-    latency_ms: dict[str, tuple[float, float]]
+    latency_ms: dict[str, tuple[float, float, float]]
     warnings: tuple[FrameWarning, ...]
     failing: bool
     last_error: str | None
@@ -45,9 +49,10 @@ class FrameLog:
         self._error: tuple[str, float] | None = None
         self._last_result_s: float | None = None
 
-    def result(self, result: FrameResult, timing_ms: dict[str, float], now_s: float) -> None:
-        """A frame was published."""
+    def result(self, result: FrameResult, timing_ms: dict[str, float], now_s: float) -> bool:
+        """A frame was published; returns whether the one before had failed."""
         with self._lock:
+            recovered = self._failing
             self._rate.tick(now_s)
             for stage, value in timing_ms.items():
                 self._timings.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(value)
@@ -55,6 +60,7 @@ class FrameLog:
             self._counts = (len(result.objects), len(result.update.tracks))
             self._failing = False
             self._last_result_s = now_s
+            return recovered
 
     def error(self, text: str, now_s: float) -> None:
         """A frame failed."""
@@ -63,11 +69,9 @@ class FrameLog:
             self._error = (text, now_s)
 
     def state(self, now_s: float) -> InferenceState:
-        """Everything as it is now; latencies as (mean, largest) of the last frames."""
+        """Everything as it is now."""
         with self._lock:
-            latency_ms = {
-                stage: (sum(values) / len(values), max(values)) for stage, values in self._timings.items()
-            }
+            latency_ms = {stage: _spread(values) for stage, values in self._timings.items()}
             return InferenceState(
                 rate_hz=self._rate.rate_hz(now_s),
                 objects=self._counts[0],
@@ -81,8 +85,14 @@ class FrameLog:
             )
 
 
+def _spread(values: deque[float]) -> tuple[float, float, float]:
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return ordered[round(0.5 * last)], ordered[round(0.95 * last)], ordered[last]
+
+
 class Throttle:
-    """Lets a message through when the same key was not let through in the last `period_s`.
+    """Lets a message through when its key did not come in the last `period_s`: what lasts is told once.
 
     Safe between threads.
     """
@@ -96,32 +106,34 @@ class Throttle:
         """Whether to say it now."""
         with self._lock:
             # Forget what may be said again anyway, so that ever-new texts do not pile up.
-            recent = {k: told_s for k, told_s in self._last_s.items() if now_s - told_s < self._period_s}
-            self._last_s = {key: now_s} | recent
+            recent = {k: came_s for k, came_s in self._last_s.items() if now_s - came_s < self._period_s}
+            self._last_s = recent | {key: now_s}
             return key not in recent
 
 
-def diagnostic_array(
-    stamp,
-    node_name: str,
-    monitor: InputMonitor,
-    inference: InferenceState,
-    counts: WorkerCounts,
-    library,
-    backends: dict[str, str],
-    now_s: float,
-):
-    """diagnostic_msgs/DiagnosticArray with one status each for inputs, inference and CAD library."""
-    from diagnostic_msgs.msg import DiagnosticArray
+def node_status(name: str, state: str, problem: str | None):
+    """Status of the lifecycle; problem: why the last transition failed, or what the user should know."""
+    level = "ok" if problem is None else "warn" if state == "active" else "error"
+    return _status(f"{name}: node", level, f"{state}: {problem}" if problem else state, {"state": state})
 
-    array = DiagnosticArray()
-    array.header.stamp = stamp
-    array.status = [
-        _status(f"{node_name}: inputs", *_inputs(monitor, now_s)),
-        _status(f"{node_name}: inference", *_inference(inference, counts, backends)),
-        _status(f"{node_name}: cad library", *_library(library)),
-    ]
-    return array
+
+def inputs_status(
+    name: str, monitor: InputMonitor | None, why_silent: Callable[[InputState], str], now_s: float
+):
+    """Status of the inputs; monitor: None while the node is not active."""
+    if monitor is None:
+        return _status(f"{name}: inputs", "ok", "not subscribed: the node is not active", {})
+    return _status(f"{name}: inputs", *_inputs(monitor, why_silent, now_s))
+
+
+def inference_status(name: str, state: InferenceState, counts: WorkerCounts, more: dict[str, str]):
+    """Status of the inference; more: further key-value pairs."""
+    return _status(f"{name}: inference", *_inference(state, counts, more))
+
+
+def library_status(name: str, library):
+    """Status of the CAD library."""
+    return _status(f"{name}: cad library", *_library(library))
 
 
 def _status(name: str, level: str, message: str, values: dict[str, str]):
@@ -134,13 +146,17 @@ def _status(name: str, level: str, message: str, values: dict[str, str]):
     )
 
 
-def _inputs(monitor: InputMonitor, now_s: float):
+def _inputs(monitor: InputMonitor, why_silent: Callable[[InputState], str], now_s: float):
     states = monitor.states(now_s)
     values = {}
     for state in states:
         age = "never" if state.age_s is None else f"{state.age_s:.2f} s ago"
         values[state.name] = f"{state.topic}: {state.rate_hz:.1f} Hz, last {age} ({state.qos})"
-    silent = [f"{state.name} on {state.topic} ({state.qos})" for state in states if state.silent]
+    silent = [
+        f"{state.name} on {state.topic} ({state.qos}; {why_silent(state)})"
+        for state in states
+        if state.silent
+    ]
     if silent:
         return "warn", f"no messages: {'; '.join(silent)}", values
     mismatch = monitor.mismatch(now_s)
@@ -149,7 +165,7 @@ def _inputs(monitor: InputMonitor, now_s: float):
     return "ok", "all inputs arrive", values
 
 
-def _inference(state: InferenceState, counts: WorkerCounts, backends: dict[str, str]):
+def _inference(state: InferenceState, counts: WorkerCounts, more: dict[str, str]):
     values = {
         "rate_hz": f"{state.rate_hz:.2f}",
         "objects": str(state.objects),
@@ -163,9 +179,9 @@ def _inference(state: InferenceState, counts: WorkerCounts, backends: dict[str, 
     }
     if state.last_error_age_s is not None:
         values["last error age"] = f"{state.last_error_age_s:.2f} s"
-    for stage, (mean, largest) in state.latency_ms.items():
-        values[f"{stage} ms"] = f"mean {mean:.1f}, max {largest:.1f}"
-    values |= backends
+    for stage, (median, late, largest) in state.latency_ms.items():
+        values[f"{stage} ms"] = f"p50 {median:.1f}, p95 {late:.1f}, max {largest:.1f}"
+    values |= more
     if state.failing:
         return "error", state.last_error, values
     if state.warnings:

@@ -58,12 +58,16 @@ class FrameMessages:
 @dataclass(frozen=True, eq=False)
 class CameraPlace:
     """What is known of the camera at an image's stamp; `problem` says why gravity is missing,
-    `motion_problem` why the camera's pose is."""
+    `motion_problem` why the camera's pose is.
+
+    T_fixed_cam, T_output_cam: (4, 4) camera points to `fixed_frame` and to `output_frame`.
+    """
 
     T_fixed_cam: np.ndarray | None = None
     up_cam: tuple[float, float, float] | None = None
     problem: str | None = None
     motion_problem: str | None = None
+    T_output_cam: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,10 @@ class FrameProcessor:
             reinit_score=parameters.reinit_score,
             smoothing=SmoothingConfig() if parameters.smoothing else None,
         )
+
+    def reset_tracks(self) -> int:
+        """End every track; returns how many there were. From the thread of `process`."""
+        return len(self._video.tracker.reset())
 
     def process(self, messages: FrameMessages, place: CameraPlace) -> FrameResult:
         """Align and track the objects of one frame. Raises InputError naming a topic."""

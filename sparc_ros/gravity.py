@@ -10,7 +10,7 @@ from rclpy.duration import Duration
 from rclpy.time import Time
 from tf2_ros import TransformException
 
-from sparc_ros.frame import CameraPlace
+from sparc_ros.frame import CameraPlace, InputError
 from sparc_ros.parameters import NodeParameters
 from sparc_ros.transform_adapter import matrix_from_transform, rotation_matrix
 
@@ -63,14 +63,28 @@ class CameraPlacer:
         self._imu = imu
 
     def place(self, header, parameters: NodeParameters) -> CameraPlace:
-        """The camera at the stamp of an image. Waits at most tf_timeout_s; call it off the executor."""
+        """The camera at the stamp of an image. Waits at most tf_timeout_s; call it off the executor.
+
+        Raises InputError when the camera's place in output_frame is wanted and not known.
+        """
         T_fixed_cam, motion_problem = None, None
         if parameters.fixed_frame:
             T_fixed_cam, problem = self._lookup(parameters.fixed_frame, header, header.stamp, parameters)
             if problem:
                 motion_problem = f"the camera is taken not to move: {problem} (fixed_frame)"
         up_cam, problem = self._up(header, T_fixed_cam, parameters)
-        return CameraPlace(T_fixed_cam, up_cam, problem, motion_problem)
+        T_output_cam = self._in_output_frame(header, T_fixed_cam, parameters)
+        return CameraPlace(T_fixed_cam, up_cam, problem, motion_problem, T_output_cam)
+
+    def _in_output_frame(self, header, T_fixed_cam, parameters: NodeParameters) -> np.ndarray | None:
+        if not parameters.output_frame:
+            return None
+        if parameters.output_frame == parameters.fixed_frame and T_fixed_cam is not None:
+            return T_fixed_cam
+        T_output_cam, problem = self._lookup(parameters.output_frame, header, header.stamp, parameters)
+        if problem:
+            raise InputError(f"{problem}: the objects cannot be published in output_frame")
+        return T_output_cam
 
     def _up(self, header, T_fixed_cam, parameters: NodeParameters):
         unknown = "gravity is not known and left to depth (without: a camera looking 30 degrees down)"

@@ -57,15 +57,26 @@ class InputMonitor:
         self._inputs = inputs
         self._stale_s = stale_s
         self._meters = {name: RateMeter() for name in inputs}
+        self._counts = dict.fromkeys(inputs, 0)
         self._last_arrival_s: dict[str, float] = {}
         self._last_stamp_s: dict[str, float] = {}
         self._start_s = start_s
         self._last_set_s = start_s
         self._told_silent: set[str] = set()
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The inputs' topics."""
+        return tuple(topic for topic, _ in self._inputs.values())
+
+    def count(self, topic: str) -> int:
+        """Messages that arrived on a topic so far."""
+        return sum(self._counts[name] for name, (own, _) in self._inputs.items() if own == topic)
+
     def message(self, name: str, stamp_s: float, now_s: float) -> None:
         """A message arrived on an input."""
         self._meters[name].tick(now_s)
+        self._counts[name] += 1
         self._last_arrival_s[name] = now_s
         self._last_stamp_s[name] = stamp_s
 
@@ -92,12 +103,13 @@ class InputMonitor:
             )
         return tuple(states)
 
-    def newly_silent(self, now_s: float) -> tuple[InputState, ...]:
-        """Inputs that fell silent since the last call: each silence is told once."""
-        silent = {state.name: state for state in self.states(now_s) if state.silent}
-        new = tuple(state for name, state in silent.items() if name not in self._told_silent)
-        self._told_silent = set(silent)
-        return new
+    def news(self, now_s: float) -> tuple[tuple[InputState, ...], tuple[InputState, ...]]:
+        """(inputs that fell silent, inputs that came back) since the last call: each is told once."""
+        states = self.states(now_s)
+        fallen = tuple(state for state in states if state.silent and state.name not in self._told_silent)
+        back = tuple(state for state in states if not state.silent and state.name in self._told_silent)
+        self._told_silent = {state.name for state in states if state.silent}
+        return fallen, back
 
     def mismatch(self, now_s: float) -> str | None:
         """Why no set is complete although every input is alive; None when all is well.

@@ -15,17 +15,21 @@ from types import SimpleNamespace
 FOREIGN_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides", "diagnostic_updater")
 
 
-def parameter(default, description: str, *, choices=(), minimum=None, maximum=None, read_only=True):
+def parameter(
+    default, description: str, *, choices=(), minimum=None, maximum=None, read_only=True, at_start=False
+):
     """A dataclass field that is a ROS parameter; its default fixes the type.
 
-    choices: allowed strings. minimum, maximum: inclusive. read_only: cannot change once the node runs.
+    choices: allowed strings. minimum, maximum: inclusive. read_only: cannot change once the node is
+    configured (an ordinary node is so from its start). at_start: a lifecycle node's, too, is fixed then.
     """
     metadata = {
         "description": description,
         "choices": tuple(choices),
         "minimum": minimum,
         "maximum": maximum,
-        "read_only": read_only,
+        "read_only": read_only or at_start,
+        "at_start": at_start,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -48,18 +52,23 @@ def _check_value(item: dataclasses.Field, value) -> None:
         )
 
 
-def resolve_changes(current, changes: dict):
-    """The parameters `current` with some values changed; ValueError naming a read-only or invalid one."""
+def resolve_changes(current, changes: dict, configured: bool = True):
+    """The parameters `current` with some values changed; ValueError naming a read-only or invalid one.
+
+    configured: whether the node has taken over the values of read-only parameters.
+    """
     rules = {item.name: item.metadata for item in dataclasses.fields(current)}
     for name in changes:
-        if rules[name]["read_only"]:
+        if rules[name]["read_only"] and (configured or rules[name]["at_start"]):
             raise ValueError(f"parameter {name}: is read only while the node runs")
     return dataclasses.replace(current, **{name: _to_field(value) for name, value in changes.items()})
 
 
-def declare_parameters[P](node, kind: type[P]) -> P:
+def declare_parameters[P](node, kind: type[P], lifecycle: bool = False) -> P:
     """Declare every field of the dataclass `kind` on an rclpy node and return the values.
 
+    lifecycle: read-only parameters may change while the node is unconfigured, so that ROS is told only of
+    those `at_start` as read only; the node's own callback (`resolve_changes`) refuses the others.
     The node must be created with `automatically_declare_parameters_from_overrides=True`: only so can
     a misspelt name in a launch file be seen and reported. Raises ValueError naming the parameter.
     """
@@ -81,7 +90,9 @@ def declare_parameters[P](node, kind: type[P]) -> P:
         values[item.name] = _to_field(value)
         _check_value(item, values[item.name])
         # The override is in `value` already, a whole number made a float where one is wanted.
-        node.declare_parameter(item.name, value, _descriptor(item, ros), ignore_override=True)
+        descriptor = _descriptor(item, ros)
+        descriptor.read_only = item.metadata["at_start" if lifecycle else "read_only"]
+        node.declare_parameter(item.name, value, descriptor, ignore_override=True)
     return kind(**values)
 
 
@@ -107,7 +118,6 @@ def _descriptor(item: dataclasses.Field, ros: SimpleNamespace):
         name=item.name,
         type=types[type(item.default)],
         description=rules["description"],
-        read_only=rules["read_only"],
     )
     if rules["choices"]:
         descriptor.additional_constraints = f"one of: {', '.join(rules['choices'])}"

@@ -17,6 +17,11 @@ class NodeParameters:
     Raises ValueError naming the parameter for a value outside its range or list.
     """
 
+    autostart: bool = parameter(
+        True,
+        "Whether the node configures and activates itself at its start; false: a lifecycle manager does it.",
+        at_start=True,
+    )
     weights: str = parameter("", "Weights file (safetensors); empty takes the shipped network.")
     cad_library: str = parameter(
         "procedural",
@@ -60,6 +65,16 @@ class NodeParameters:
     class_map: tuple[str, ...] = parameter(
         ("",),
         "Extra class ids, each 'CLASS_ID=category' (a detector with numeric classes: '56=chair').",
+        read_only=False,
+    )
+    trigger_mode: bool = parameter(
+        False, "Align nothing until the service `sparc/align_once` asks for it.", read_only=False
+    )
+    max_rate_hz: float = parameter(
+        0.0,
+        "Most images aligned a second; 0: as many as it can.",
+        minimum=0.0,
+        maximum=1000.0,
         read_only=False,
     )
     image_transport: str = parameter(
@@ -122,6 +137,11 @@ class NodeParameters:
     )
     fixed_frame: str = parameter(
         "map", "TF frame that does not move and whose z axis is up; empty: TF is not read."
+    )
+    output_frame: str = parameter(
+        "",
+        "TF frame in which objects, 3D detections, markers and the objects' TF are published; empty: the "
+        "image's.",
     )
     up_source: str = parameter(
         "tf",

@@ -14,6 +14,8 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
+from sparc_ros.stopping import end_in_time
+
 BAD_PARAMETER = 2
 
 
@@ -23,6 +25,7 @@ def run_node(make_node: Callable[[], Node], name: str, args: list[str] | None = 
     name: for messages before there is a node. A node may have `close() -> bool`, called before it is
     destroyed; False means that a thread could not be ended in time.
     """
+    end_in_time()
     node, ended = None, True
     try:
         rclpy.init(args=args)

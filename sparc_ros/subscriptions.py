@@ -11,14 +11,20 @@ from collections.abc import Callable
 import message_filters
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from sparc_ros.conversions import stamp_seconds
 from sparc_ros.frame import FrameMessages, Topics
-from sparc_ros.input_monitor import InputMonitor
+from sparc_ros.input_monitor import InputMonitor, InputState
 from sparc_ros.parameters import NodeParameters
 
 # A stamp this much older than the one before means that a recording started again.
@@ -26,41 +32,70 @@ JUMP_BACK_S = 1.0
 
 
 class FrameInputs:
-    """Subscribes to the inputs and calls `on_frame` with each complete set."""
+    """Subscribes to the inputs and calls `on_frame` with each complete set, `on_jump_back` when the stamps
+    begin anew."""
 
-    def __init__(self, node: Node, parameters: NodeParameters, on_frame: Callable[[FrameMessages], None]):
-        self._node = node
-        self._on_frame = on_frame
-        # Best effort takes what any publisher offers; a user can override it (qos_overrides parameters).
-        self._qos = QoSProfile(depth=parameters.qos_depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.topics = _resolve(node, parameters)
-        self._kinds = _kinds(parameters)
-        topics = {name: getattr(self.topics, name) for name in self._kinds}
+    def __init__(
+        self,
+        node: Node,
+        parameters: NodeParameters,
+        topics: Topics,
+        on_frame: Callable[[FrameMessages], None],
+        on_jump_back: Callable[[], None],
+    ):
+        self._node, self._on_frame, self._on_jump_back = node, on_frame, on_jump_back
+        self._topics, self._kinds = topics, _kinds(parameters)
+        # Best effort takes what any publisher offers; a user can override it (qos_overrides parameters,
+        # which are written into the profile when the subscription is made).
+        self._qos = {
+            name: QoSProfile(depth=parameters.qos_depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+            for name in self._kinds
+        }
+        self._newest_s: dict[str, float] = {}
+        self._subscribers = [self._subscribe(name, kind) for name, kind in self._kinds.items()]
         self.monitor = InputMonitor(
-            {name: (topic, _in_words(self._qos)) for name, topic in topics.items()},
+            {name: (getattr(topics, name), _in_words(qos)) for name, qos in self._qos.items()},
             parameters.stale_input_s,
             time.monotonic(),
         )
-        self._newest_s: dict[str, float] = {}
-        self._subscribers = [self._subscribe(name, kind) for name, kind in self._kinds.items()]
         self._synchroniser = _synchroniser(self._subscribers, parameters)
         self._synchroniser.registerCallback(self._on_set)
 
+    def close(self) -> None:
+        """End the subscriptions."""
+        for subscriber in self._subscribers:
+            self._node.destroy_subscription(subscriber.sub)
+
+    def why_silent(self, state: InputState) -> str:
+        """What the graph knows of a silent input: no publisher, or one that does not fit."""
+        publishers = self._node.get_publishers_info_by_topic(state.topic)
+        if not publishers:
+            return "nobody publishes it"
+        wanted = _type_name(self._kinds[state.name])
+        for publisher in publishers:
+            who = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            if publisher.topic_type != wanted:
+                return f"{who} publishes {publisher.topic_type} there, not {wanted}"
+            fits, reason = qos_check_compatible(publisher.qos_profile, self._qos[state.name])
+            if fits == QoSCompatibility.ERROR:
+                return f"the QoS of its publisher {who} does not match: {reason.strip()}"
+        return f"{len(publishers)} publisher(s) with a matching QoS, which send nothing"
+
     def _subscribe(self, name: str, kind: type) -> message_filters.Subscriber:
-        topic = getattr(self.topics, name)
+        topic, qos = getattr(self._topics, name), self._qos[name]
 
         def on_incompatible_qos(event):
             policy = qos_policy_name_from_kind(event.last_policy_kind)
             self._node.get_logger().warning(
                 f"a publisher of {name} on {topic} offers another QoS ({policy}) than asked for "
-                f"({_in_words(self._qos)}): none of its messages will arrive"
+                f"({_in_words(qos)}): none of its messages will arrive"
             )
 
         subscriber = message_filters.Subscriber(
             self._node,
             kind,
             topic,
-            qos_profile=self._qos,
+            qos_profile=qos,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -77,6 +112,7 @@ class FrameInputs:
             for queue in self._synchroniser.queues:
                 queue.clear()
             self._newest_s.clear()
+            self._on_jump_back()
         self._newest_s[name] = stamp_s
 
     def _on_set(self, *messages) -> None:
@@ -94,7 +130,7 @@ class FrameInputs:
         )
 
 
-def _resolve(node: Node, parameters: NodeParameters) -> Topics:
+def resolve_topics(node: Node, parameters: NodeParameters) -> Topics:
     """Input topics with namespace and remaps applied.
 
     Compressed images are beside the raw topic, as image_transport has them: remap `image` alone.
@@ -135,3 +171,9 @@ def _synchroniser(subscribers, parameters: NodeParameters):
 
 def _in_words(qos: QoSProfile) -> str:
     return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}, depth {qos.depth}"
+
+
+def _type_name(kind: type) -> str:
+    """sensor_msgs/msg/Image of the message class."""
+    package, folder = kind.__module__.split(".")[:2]
+    return f"{package}/{folder}/{kind.__name__}"

@@ -173,9 +173,9 @@ class TestChoiceOfRos:
 
 def test_the_build_is_renewed_when_files_come_or_messages_change(run, tmp_path):
     copy = tmp_path / "repo"
-    for folder in ("launch", "config", "rviz", "sparc_core", "sparc_ros", "msg"):
+    for folder in ("launch", "config", "rviz", "sparc_core", "sparc_ros", "msg", "srv"):
         (copy / folder).mkdir(parents=True)
-    for name in ("msg/A.msg", "CMakeLists.txt", "package.xml", "sparc_core/a.py"):
+    for name in ("msg/A.msg", "srv/B.srv", "CMakeLists.txt", "package.xml", "sparc_core/a.py"):
         (copy / name).write_text("1")
 
     def keys() -> list[str]:

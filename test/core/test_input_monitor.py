@@ -22,20 +22,21 @@ def feed(monitor, first_s, last_s, depth_offset_s=0.0):
 
 
 def test_silence_from_the_start_is_told_once(monitor):
-    assert monitor.newly_silent(104.9) == ()
-    silent = monitor.newly_silent(105.1)
+    assert monitor.news(104.9) == ((), ())
+    silent, back = monitor.news(105.1)
     assert [(state.name, state.topic, state.qos) for state in silent] == [
         ("image", "/cam/image", "best_effort"),
         ("depth", "/cam/depth", "best_effort"),
     ]
-    assert monitor.newly_silent(106.1) == ()
+    assert back == () and monitor.news(106.1) == ((), ())
 
 
 def test_silence_is_told_again_after_messages_came(monitor):
-    monitor.newly_silent(105.1)
+    monitor.news(105.1)
     feed(monitor, 106, 107)
-    assert monitor.newly_silent(107.0) == ()
-    assert len(monitor.newly_silent(113.0)) == 2
+    silent, back = monitor.news(107.0)
+    assert silent == () and [state.name for state in back] == ["image", "depth"]
+    assert [len(states) for states in monitor.news(113.0)] == [2, 0]
 
 
 def test_rates_and_ages(monitor):
@@ -65,9 +66,9 @@ def test_rate_meter_in_its_first_second_does_not_exaggerate():
     assert meter.rate_hz(0.001) == 1.0
 
 
-def test_throttled_messages_come_again_after_the_period():
+def test_a_lasting_fault_is_told_once_and_again_after_a_quiet_period():
     throttle = Throttle(10.0)
     assert throttle.allows("a", 0.0) and throttle.allows("b", 1.0)
-    assert not throttle.allows("a", 9.9) and not throttle.allows("b", 9.9)
-    assert throttle.allows("a", 10.0) and not throttle.allows("b", 10.9)
-    assert throttle.allows("b", 11.0)
+    assert not throttle.allows("a", 9.0) and not throttle.allows("a", 18.0)
+    assert throttle.allows("b", 11.0) and not throttle.allows("a", 27.9)
+    assert throttle.allows("a", 37.9)

@@ -72,4 +72,4 @@ class StandInAligner:
 
 
 if __name__ == "__main__":
-    sys.exit(run_node(lambda: AlignNode(lambda parameters: StandInAligner()), "align_node"))
+    sys.exit(run_node(lambda: AlignNode(lambda *_: StandInAligner()), "align_node"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from launch import LaunchContext
 
 from sparc_ros.launch_verb import describe_arguments
 from sparc_ros.parameters import NodeParameters
@@ -33,17 +34,74 @@ def test_arguments_of_align_are_parameters_and_inputs_of_the_node():
     align = module_of("align.launch.py")
     names = {item.name for item in dataclasses.fields(NodeParameters)}
     assert set(align.PARAMETERS) <= names
-    subscriptions = (ROOT / "sparc_ros" / "subscriptions.py").read_text() + (
-        ROOT / "sparc_ros" / "node.py"
-    ).read_text()
-    strings = {node.value for node in ast.walk(ast.parse(subscriptions)) if isinstance(node, ast.Constant)}
+    subscribing = ("subscriptions.py", "inference.py")
+    text = "".join((ROOT / "sparc_ros" / name).read_text() for name in subscribing)
+    strings = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
     assert set(align.INPUTS) <= strings
 
 
+def nodes_of_align(**arguments):
+    """(namespace, {input: topic}) of every node that align.launch.py starts."""
+    align, context = module_of("align.launch.py"), LaunchContext()
+    for argument in align.generate_launch_description().get_launch_arguments():
+        default = "".join(part.perform(context) for part in argument.default_value)
+        context.launch_configurations[argument.name] = arguments.pop(argument.name, default)
+    assert not arguments
+    found = []
+    for node in align._align_nodes(context):
+        node._perform_substitutions(context)
+        found.append((node.expanded_node_namespace, dict(node.expanded_remapping_rules)))
+    return found
+
+
+def test_one_camera():
+    ((namespace, topics),) = nodes_of_align(image="/cam/rgb")
+    assert namespace in ("", "/", "<node_namespace_unspecified>")
+    assert topics == {
+        "image": "/cam/rgb",
+        "camera_info": "/camera/camera/color/camera_info",
+        "depth": "/camera/camera/aligned_depth_to_color/image_raw",
+        "detections": "/detections",
+    }
+
+
+def test_several_cameras_have_nodes_and_topics_of_their_own():
+    nodes = nodes_of_align(camera="/front/camera, /rear/camera", namespace="robot", camera_model="oak_d")
+    assert [namespace for namespace, _ in nodes] == ["/robot/front/camera", "/robot/rear/camera"]
+    assert nodes[1][1]["depth"] == "/rear/camera/stereo/image_raw"
+    assert nodes[0][1]["detections"] == "/front/camera/detections"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "cameras").glob("*.yaml")), ids=lambda p: p.stem)
+def test_camera_files_hold_known_inputs_and_allowed_parameters(path):
+    align, camera = module_of("align.launch.py"), yaml.safe_load(path.read_text())
+    assert set(camera) == {"namespace", "topics", "parameters"}
+    values = NodeParameters(**camera["parameters"])
+    needed = {"image", "camera_info"} | ({"depth"} if values.use_depth else set())
+    needed |= {"imu"} if values.up_source == "imu" else set()
+    assert needed <= set(camera["topics"]) <= set(align.INPUTS)
+    assert "ros2 " in path.read_text(), "the command that starts the driver"
+
+
+def test_arguments_get_the_types_of_the_parameters():
+    given = {"use_depth": "false", "max_rate_hz": "5", "device": "cpu", "weights": "", "fixed_frame": "map"}
+    assert module_of("align.launch.py").given_parameters(given) == {
+        "use_depth": False,
+        "max_rate_hz": 5.0,
+        "device": "cpu",
+        "fixed_frame": "map",
+    }
+
+
+def test_an_unknown_camera_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="camera_model: expected one of .*oak_d.* got 'polaroid'"):
+        module_of("align.launch.py").camera_file("polaroid")
+
+
 def test_the_demo_camera_takes_the_place_of_the_default_camera():
-    inputs = {name: default for name, (default, _) in module_of("align.launch.py").INPUTS.items()}
+    ((_, topics),) = nodes_of_align()
     for name, topic in module_of("demo.launch.py").CAMERA_TOPICS.items():
-        assert inputs[name] == topic
+        assert topics[name] == topic
 
 
 def test_the_parameter_file_holds_only_known_parameters_with_allowed_values():

@@ -316,7 +316,8 @@ def test_diagnostics_hold_rates_and_latencies(probe):
         probe.objects_of(probe.publish())
     probe.spin(1.2)
     statuses = {s.name: s for s in probe.received["diagnostics"][-1].status}
-    assert set(statuses) == {"align_node: inputs", "align_node: inference", "align_node: cad library"}
+    parts = ("node", "inputs", "inference", "cad library")
+    assert set(statuses) == {f"align_node: {part}" for part in parts}
     values = {pair.key: pair.value for pair in statuses["align_node: inference"].values}
     assert float(values["rate_hz"]) > 0
     assert {"decode ms", "align ms", "track ms", "publish ms", "align/total ms"} <= set(values)

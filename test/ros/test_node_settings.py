@@ -27,7 +27,8 @@ sys.path.insert(0, str(HERE))
 from node_probe import DEADLINE_S, FRAME, HEIGHT, START_DEADLINE_S, WIDTH, Probe, compressed, detection  # noqa: E402
 from stand_in_aligner import HANG_S, HANGS, StandInAligner  # noqa: E402
 
-from sparc_ros.node import AlignNode, load_aligner  # noqa: E402
+from sparc_ros.loading import load_aligner  # noqa: E402
+from sparc_ros.node import AlignNode  # noqa: E402
 from sparc_ros.parameters import NodeParameters  # noqa: E402
 
 QUIET = {"up_source": "none", "fixed_frame": ""}
@@ -43,7 +44,7 @@ def start(tmp_path):
         aligner = StandInAligner()
         values = {"mesh_folder": str(tmp_path / "meshes")} | QUIET | parameters
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        node = AlignNode(lambda _: aligner, context=probe.context, parameter_overrides=overrides)
+        node = AlignNode(lambda *_: aligner, context=probe.context, parameter_overrides=overrides)
         probe.add(node)
         started.append((probe, node))
         return probe, node, aligner
@@ -60,7 +61,7 @@ def test_every_parameter_is_described_on_the_node(start):
     for item in dataclasses.fields(NodeParameters):
         (descriptor,) = node.describe_parameters([item.name])
         assert descriptor.description == item.metadata["description"]
-        assert descriptor.read_only == item.metadata["read_only"]
+        assert descriptor.read_only == item.metadata["at_start"]
         if descriptor.type == ParameterType.PARAMETER_DOUBLE:
             assert descriptor.floating_point_range[0].to_value == item.metadata["maximum"]
         if descriptor.type == ParameterType.PARAMETER_INTEGER:
@@ -236,7 +237,7 @@ def test_a_broken_mesh_in_the_cad_folder_is_skipped_and_named_in_diagnostics(tmp
     probe = Probe()
     values = {"mesh_folder": str(tmp_path / "meshes")} | QUIET
     node = AlignNode(
-        lambda _: aligner,
+        lambda *_: aligner,
         context=probe.context,
         parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
     )

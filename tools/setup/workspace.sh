@@ -12,7 +12,7 @@ name_workspace() {
 
 # Changes with everything that the generated code depends on.
 messages_key() {
-  hash_of "$REPO"/msg/*.msg "$REPO/CMakeLists.txt" "$REPO/package.xml" \
+  hash_of "$REPO"/msg/*.msg "$REPO"/srv/*.srv "$REPO/CMakeLists.txt" "$REPO/package.xml" \
     "$REQUIREMENTS/ros-build.txt" "$REQUIREMENTS/build-tools.txt" </dev/null
 }
 
