@@ -44,7 +44,7 @@ class FrameGate:
                 if max_rate_hz > 0:
                     # Counted from when it was due: rates that do not divide the camera's are kept as well.
                     period_s = 1 / max_rate_hz
-                    self._next_s = max(self._next_s + period_s, now_s - period_s / 2)
+                    self._next_s = max(self._next_s + period_s, now_s + period_s / 2)
                 return True
             return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
@@ -25,9 +26,14 @@ class NodeServices:
     def __init__(self, node):
         self._node = node
         self._reloading = threading.Lock()
-        node.create_service(Trigger, "sparc/reset_tracks", self._reset_tracks)
-        node.create_service(AlignOnce, "sparc/align_once", self._align_once)
-        node.create_service(Trigger, "sparc/reload_cad_library", self._reload_cad_library)
+        # In the node's own group an answer that is not ready yet would hold up every other callback.
+        group = ReentrantCallbackGroup()
+        for kind, name, answer in (
+            (Trigger, "sparc/reset_tracks", self._reset_tracks),
+            (AlignOnce, "sparc/align_once", self._align_once),
+            (Trigger, "sparc/reload_cad_library", self._reload_cad_library),
+        ):
+            node.create_service(kind, name, answer, callback_group=group)
 
     async def _reset_tracks(self, request, response):
         response.success, response.message = await self._in_inference_thread(

@@ -100,3 +100,30 @@ def test_stop_does_not_wait_for_a_job_that_hangs(recorder):
 def test_none_is_no_job(worker):
     with pytest.raises(TypeError, match="job"):
         worker.submit(None)
+
+
+def test_calls_run_in_the_thread_between_jobs(recorder, worker):
+    recorder.go.clear()
+    worker.submit("first")
+    assert recorder.started.wait(DEADLINE_S)
+    worker.submit("second")
+    assert not worker.idle
+    done = worker.call(lambda: (threading.current_thread().name, list(recorder.done)))
+    failing = worker.call(lambda: [][1])
+    recorder.go.set()
+    assert done.result(DEADLINE_S) == ("sparc_inference", ["first"])
+    with pytest.raises(IndexError):
+        failing.result(DEADLINE_S)
+    recorder.wait_for(lambda: worker.idle)
+    assert recorder.done == ["first", "second"]
+
+
+def test_calls_that_come_too_late_are_cancelled(recorder):
+    worker = LatestJobWorker(recorder.process, recorder.fail)
+    recorder.go.clear()
+    worker.submit("running")
+    assert recorder.started.wait(DEADLINE_S)
+    waiting = worker.call(lambda: 1)
+    threading.Timer(0.1, recorder.go.set).start()
+    assert worker.stop(DEADLINE_S)
+    assert waiting.cancelled() and worker.call(lambda: 1).cancelled()
