@@ -64,20 +64,18 @@ class BagPlayer:
         A node that looks up an image's transform must not wait for one that is not played before it is done.
         """
         connections = [c for c in self._connections if c.topic in self._publishers]
-        first = [c for c in connections if c.topic in TF_TOPICS]
+        transforms = [c for c in connections if c.topic in TF_TOPICS]
         others = [c for c in connections if c.topic not in TF_TOPICS]
         ahead_ns = int(tf_ahead_s * NANOSECONDS)
-        streams = [self._reader.messages(each) for each in (first, others) if each]
-        shifts = [ahead_ns if each is first else 0 for each in (first, others) if each]
-        shifted = (
-            (
-                (time_ns - shift, index, connection.topic, time_ns, data)
-                for connection, time_ns, data in stream
-            )
-            for index, (stream, shift) in enumerate(zip(streams, shifts, strict=True))
-        )
-        for _, _, topic, time_ns, data in heapq.merge(*shifted, key=lambda item: item[:2]):
-            yield BagMessage(topic, time_ns, bytes(data))
+        streams = [self._stream(transforms, ahead_ns), self._stream(others, 0)]
+        for _, message in heapq.merge(*streams, key=lambda item: item[0]):
+            yield message
+
+    def _stream(self, connections: list, ahead_ns: int) -> Iterator[tuple[int, BagMessage]]:
+        if not connections:  # the reader would take none for all
+            return
+        for connection, time_ns, data in self._reader.messages(connections):
+            yield time_ns - ahead_ns, BagMessage(connection.topic, time_ns, bytes(data))
 
     def publish(self, message: BagMessage, now_ns: int) -> None:
         """Publish a message at the bag's time `now_ns`."""

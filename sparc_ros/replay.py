@@ -53,11 +53,11 @@ class Replay:
     """
 
     def __init__(
-        self, options: argparse.Namespace, load: Callable = load_aligner, context=None, parameters=()
+        self, options: argparse.Namespace, load: Callable | None = None, context=None, parameters=()
     ):
         overrides = [Parameter("use_sim_time", value=True), *parameters]
         self._options, self._now_ns = options, 0
-        self._node = AlignNode(load, context=context, parameter_overrides=overrides)
+        self._node = AlignNode(load or load_aligner, context=context, parameter_overrides=overrides)
         self._side = Node(
             "replay",
             namespace=self._node.get_namespace(),

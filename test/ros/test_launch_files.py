@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def module_of(name):
     return module
 
 
-@pytest.mark.parametrize("name", ["align.launch.py", "demo.launch.py"])
+@pytest.mark.parametrize("name", ["align.launch.py", "demo.launch.py", "replay.launch.py"])
 def test_every_argument_is_described(name):
     description = module_of(name).generate_launch_description()
     for argument in description.get_launch_arguments():
@@ -114,6 +115,22 @@ def test_rviz_shows_the_topics_that_are_published():
     topics = {display["Topic"]["Value"] for display in config["Displays"] if "Topic" in display}
     assert {"/sparc/markers", "/sparc/overlay"} <= topics
     assert config["Global Options"]["Fixed Frame"] == NodeParameters().fixed_frame
+    classes = {display["Class"].split("/")[1] for display in config["Displays"]}
+    assert {"MarkerArray", "TF", "Image", "Camera"} <= classes
     cloud = next(d for d in config["Displays"] if d["Class"].endswith("DepthCloud"))
     camera = module_of("demo.launch.py").CAMERA_TOPICS
     assert cloud["Color Image Topic"] == camera["image"] and cloud["Depth Map Topic"] == camera["depth"]
+
+
+def test_foxglove_shows_panels_that_exist_and_topics_that_are_published():
+    config = json.loads((ROOT / "config" / "foxglove.json").read_text())
+
+    def panels(part):
+        return {part} if isinstance(part, str) else panels(part["first"]) | panels(part["second"])
+
+    assert panels(config["layout"]) == set(config["configById"])
+    text = json.dumps(config["configById"])
+    for topic in ("/sparc/markers", "/sparc/overlay", "/sparc/objects", "/diagnostics"):
+        assert topic in text
+    for name in ("image", "camera_info", "depth"):
+        assert module_of("demo.launch.py").CAMERA_TOPICS[name] in text

@@ -1,0 +1,41 @@
+"""The align node with a GPU that can be told to fail: started by `ros_soak.py`.
+
+The network runs on the CPU but says that it is on a GPU, and raises CUDA's error for a detection of the score
+GPU_FAILS. Once loaded for the CPU it is the aligner as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import torch
+
+from sparc_ros.loading import load_aligner
+from sparc_ros.node import AlignNode
+from sparc_ros.run_node import run_node
+
+GPU_FAILS = 0.123
+
+
+class FailingAligner:
+    """An aligner that raises CUDA's error when it is asked to."""
+
+    def __init__(self, aligner):
+        self._aligner, self.cad_library, self.device = aligner, aligner.cad_library, "cuda (pretended)"
+
+    def align(self, image_rgb, camera, detections, *arguments, **keywords):
+        """As the aligner's."""
+        if any(abs(detection.score - GPU_FAILS) < 1e-3 for detection in detections):
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered (pretended)")
+        return self._aligner.align(image_rgb, camera, detections, *arguments, **keywords)
+
+
+def load(parameters, library=None):
+    """The aligner on the CPU; with `device` auto it pretends to be on a GPU."""
+    aligner = load_aligner(dataclasses.replace(parameters, device="cpu"), library)
+    return aligner if parameters.device == "cpu" else FailingAligner(aligner)
+
+
+if __name__ == "__main__":
+    sys.exit(run_node(lambda: AlignNode(load), "align_node"))
