@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from node_probe import DEADLINE_S, FRAME, HEIGHT, START_DEADLINE_S, WIDTH, Probe, compressed, detection  # noqa: E402
-from stand_in_aligner import HANG_S, HANGS, StandInAligner  # noqa: E402
+from stand_in_aligner import HANGS, StandInAligner  # noqa: E402
 
 from sparc_ros.loading import load_aligner  # noqa: E402
 from sparc_ros.node import AlignNode  # noqa: E402
@@ -205,7 +205,7 @@ def test_ctrl_c_ends_the_node_quickly_with_status_0(busy, tmp_path):
         output, _ = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, output
         assert "Traceback" not in output
-        assert time.monotonic() - start < HANG_S + 1
+        assert time.monotonic() - start <= 2.0
         assert "parameter weigths is unknown" in output and "did you mean weights?" in output
     finally:
         process.kill()
