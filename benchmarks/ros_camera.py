@@ -179,10 +179,10 @@ class BenchCamera(Node):
 
 
 class NodeProcess:
-    """The align node in a process of its own. program: a Python file, or the node as it is."""
+    """The align node in a process of its own. program: what Python runs, with its arguments."""
 
-    def __init__(self, parameters: dict, log: Path, program: Path | None = None):
-        command = [sys.executable, *([str(program)] if program else ["-m", "sparc_ros.node"]), "--ros-args"]
+    def __init__(self, parameters: dict, log: Path, program: tuple[str, ...] = ("-m", "sparc_ros.node")):
+        command = [sys.executable, *program, "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else f"'{value}'" if value == "" else value
             command += ["-p", f"{name}:={text}"]

@@ -21,6 +21,7 @@ import matplotlib
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from faulty_node import NO_NETWORK
 from ros_camera import BenchCamera, NodeProcess, Picture
 from ros_faults import FAULTS, Scene, write_cad_folder
 
@@ -37,7 +38,7 @@ PAUSE_S = 12.0  # longer than the node keeps quiet about a fault that it has tol
 class Soak:
     """The run: publishes, samples the memory once a second, makes faults."""
 
-    def __init__(self, folder: Path, rate_hz: float):
+    def __init__(self, folder: Path, rate_hz: float, network: bool):
         self.rate_hz, self.samples, self.faults = rate_hz, [], []
         cad_folder = folder / "cad"
         write_cad_folder(cad_folder, seed=0)
@@ -47,7 +48,8 @@ class Soak:
             "image_transport": "compressed",
             "mesh_folder": str(folder / "meshes"),
         }
-        self.node = NodeProcess(parameters, folder / "log.txt", HERE / "faulty_node.py")
+        program = (str(HERE / "faulty_node.py"), *(() if network else (NO_NETWORK,)))
+        self.node = NodeProcess(parameters, folder / "log.txt", program)
         self._sampled_s = 0.0
         self.scene = Scene(self.camera, self.node, cad_folder, self.during)
 
@@ -121,13 +123,13 @@ def main() -> int:
     arguments = _arguments()
     rclpy.init()
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), arguments.rate)
+        soak = Soak(Path(folder), arguments.rate, not arguments.no_network)
         try:
             soak.wait_for_first_answer()
             _run(soak, arguments)
         finally:
             status, end_s = soak.node.end()
-    report = _report(soak, status, end_s)
+    report = _report(soak, status, end_s) | {"network": not arguments.no_network}
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "ros_soak.json").write_text(json.dumps(report, indent=1) + "\n")
     _plot(report, arguments.out / "ros_soak.png")
@@ -188,6 +190,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=30.0)
+    parser.add_argument("--no-network", action="store_true", help="answers are empty: only the node is run")
     parser.add_argument("--only", nargs="*", choices=list(FAULTS), help="only these faults")
     return parser.parse_args()
 
