@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Method, from the bottom up: types → geometry → cad, perception → network, inputs → refine → pipeline.
-# Beside it: files and visualise (in and out), tracking, synth (scenes to train and test on). On top:
-# training, evaluation and the commands. A layer may always import itself.
+# Beside it: files and visualise (in and out), datasets, tracking, synth (scenes to train and test on).
+# On top: training, evaluation and the commands. A layer may always import itself.
 _BELOW_INPUTS = {"types", "geometry", "cad", "perception"}
 _BELOW_PIPELINE = {*_BELOW_INPUTS, "network", "inputs", "refine", "config", "weights_file"}
 ALLOWED = {
@@ -28,9 +28,10 @@ ALLOWED = {
     "tracking": {"types", "geometry", "cad", "pipeline"},
     "files": {"types"},
     "visualise": {"types", "geometry", "cad", "perception"},
+    "datasets": {"types", "geometry", "cad", "files", "visualise"},
     "synth": {*_BELOW_INPUTS, "inputs"},
     "training": {*_BELOW_PIPELINE, "synth", "retrieval"},
-    "evaluation": {*_BELOW_PIPELINE, "synth", "pipeline", "retrieval", "tracking"},
+    "evaluation": {*_BELOW_PIPELINE, "synth", "pipeline", "retrieval", "tracking", "files", "datasets"},
     "scripts": {
         *_BELOW_PIPELINE,
         "retrieval",
@@ -38,6 +39,7 @@ ALLOWED = {
         "tracking",
         "files",
         "visualise",
+        "datasets",
         "synth",
         "training",
         "evaluation",
