@@ -1,8 +1,9 @@
 """Checking a tree of ScanNet25k, Scan2CAD and ShapeNet, and turning it once into the fast layout.
 
-`check_tree` lists everything that is missing before any work is done. `convert_scene` writes one scene:
-images and depth at 480 × 360, cameras, and the rendered truth of every frame; `scene.json` comes last, so a
-scene that has one is finished and a run that was cut off goes on with the next.
+`check_tree` lists everything that is missing before any work is done. `convert_cad` keeps a CAD file as
+arrays. `convert_scene` writes one scene: images and depth at 480 × 360, cameras, and the rendered truth of
+every frame; `scene.json` comes last, so a scene that has one is finished, and a run that was cut off goes on
+with the next.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 
 from sparc_core.datasets.poses import CadBox, rigid_inverse
-from sparc_core.datasets.prepared import LAYOUT_VERSION, frame_to_json
+from sparc_core.datasets.prepared import LAYOUT_VERSION, cad_path, frame_to_json
 from sparc_core.datasets.scan2cad import Annotations, CadKey, compare_appearances, read_annotations
 from sparc_core.datasets.scannet import (
     MM_PER_M,
@@ -29,7 +30,14 @@ from sparc_core.datasets.scannet import (
     read_intrinsics,
     read_pose,
 )
-from sparc_core.datasets.shapenet import CadFile, model_path, read_box, read_cad_file
+from sparc_core.datasets.shapenet import (
+    CadFile,
+    CadMesh,
+    model_path,
+    read_arrays,
+    read_cad_file,
+    write_arrays,
+)
 from sparc_core.datasets.truth import PosedMesh, frame_truth
 from sparc_core.files.images import read_depth, read_image
 
@@ -76,19 +84,21 @@ class Sources:
 
 @dataclass(eq=False)
 class Tree:
-    """What a tree holds. scenes: those to convert, with their complete frames; cad: CAD files by key;
-    missing: what is not there, by kind; notes: what is odd but can be worked with."""
+    """What a tree holds. scenes: those to convert, with their complete frames; cad: ShapeNet's files by key;
+    metres_per_unit: the size of each category's files; missing: what is not there, by kind; notes: what is
+    odd but can be worked with."""
 
     sources: Sources
     annotations: Annotations
     scenes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    cad: dict[CadKey, CadFile] = field(default_factory=dict)
+    cad: dict[CadKey, Path] = field(default_factory=dict)
+    metres_per_unit: dict[str, float] = field(default_factory=dict)
     missing: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     notes: list[str] = field(default_factory=list)
 
 
 def check_tree(sources: Sources) -> Tree:
-    """Look for every file that will be needed. Reads the annotations and the boxes of the CAD files.
+    """Look for every file that will be needed.
 
     Raises ValueError or FileNotFoundError for files that are malformed or without which nothing can be said.
     """
@@ -103,7 +113,8 @@ def check_tree(sources: Sources) -> Tree:
     appearances = sources.scan2cad / "cad_appearances.json"
     if appearances.is_file():
         tree.notes += compare_appearances(appearances, tree.annotations)
-    _check_cad(tree, _metres_per_unit(everything, set(wanted)))
+    _check_cad(tree)
+    tree.metres_per_unit = _metres_per_unit(everything, set(wanted))
     return tree
 
 
@@ -128,24 +139,40 @@ def _check_frames(tree: Tree) -> None:
             tree.scenes[scene] = listed.frames
 
 
-def _check_cad(tree: Tree, metres_per_unit: dict[str, float]) -> None:
-    used = {item.key for objects in tree.annotations.scenes.values() for item in objects}
-    for synset, cad_id in sorted(used):
+def _check_cad(tree: Tree) -> None:
+    for synset, cad_id in sorted({item.key for objs in tree.annotations.scenes.values() for item in objs}):
         path = model_path(tree.sources.shapenet, synset, cad_id)
-        if not path.is_file():
+        if path.is_file():
+            tree.cad[synset, cad_id] = path
+        else:
             tree.missing["CAD models"].append(f"{path}: no such file")
+
+
+def convert_cad(source: Path, key: CadKey, out: Path) -> str | None:
+    """Keep a CAD file as arrays, unless it is there already; what was wrong with it, or None."""
+    path = cad_path(out, key)
+    if path.exists():
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_arrays(read_cad_file(source), path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def collect_cad(tree: Tree, out: Path) -> dict[CadKey, CadFile]:
+    """The CAD models that were converted; boxes that are not the annotated ones become notes of the tree."""
+    found = {}
+    for key, source in tree.cad.items():
+        if not cad_path(out, key).exists():
             continue
-        info = tree.annotations.cad[synset, cad_id]
-        try:
-            box = read_box(path)
-        except ValueError as error:
-            tree.missing["CAD models"].append(str(error))
-            continue
+        info, box = tree.annotations.cad[key], read_arrays(cad_path(out, key)).box
         if _differ(box, info.box):
-            tree.notes.append(f"{path}: its box is not the annotated one; is it ShapeNetCore.v2?")
-        tree.cad[synset, cad_id] = CadFile(
-            path, synset, cad_id, info.category, info.symmetry, box, metres_per_unit[info.category]
-        )
+            tree.notes.append(f"{source}: its box is not the annotated one; is it ShapeNetCore.v2?")
+        metres = tree.metres_per_unit[info.category]
+        found[key] = CadFile(cad_path(out, key), *key, info.category, info.symmetry, box, metres)
+    return found
 
 
 def _differ(box: CadBox, annotated: CadBox) -> bool:
@@ -171,11 +198,8 @@ def _metres_per_unit(annotations: Annotations, held_out: set[str]) -> dict[str, 
     return {c: float(np.median(factors[c])) if factors[c] else default for c in categories}
 
 
-def write_header(tree: Tree, out: Path) -> None:
-    """`dataset.json`, `cad.json` and `annotations.json`: what the scenes have in common.
-
-    Raises ValueError when the folder holds data of other sources.
-    """
+def claim_folder(tree: Tree, out: Path) -> None:
+    """Write `dataset.json`. Raises ValueError when the folder holds data of other sources."""
     out.mkdir(parents=True, exist_ok=True)
     sources = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in vars(tree.sources).items()}
     header = {"version": LAYOUT_VERSION, "sources": sources, "scenes": sorted(tree.scenes)}
@@ -188,17 +212,22 @@ def write_header(tree: Tree, out: Path) -> None:
                 f"{out} was prepared otherwise ({', '.join(changed)} differ): "
                 "choose another folder or remove it"
             )
-    cad = {
+    write_json(path, header)
+
+
+def write_common(tree: Tree, cad: dict[CadKey, CadFile], out: Path) -> None:
+    """`cad.json` and `annotations.json`: what the scenes have in common."""
+    entries = {
         file.model_id: {
-            "file": str(file.path.resolve()), "synset": file.synset, "cad_id": file.cad_id,
+            "synset": file.synset, "cad_id": file.cad_id,
             "category": file.category, "symmetry": file.symmetry, "centre": file.box.centre.tolist(),
             "extents": file.box.extents.tolist(), "metres_per_unit": file.metres_per_unit,
         }
-        for file in tree.cad.values()
+        for file in cad.values()
     }  # fmt: skip
     kept = [e for e in json.loads(tree.sources.annotations.read_text()) if e["id_scan"] in tree.scenes]
-    for name, content in (("cad.json", cad), ("annotations.json", kept), ("dataset.json", header)):
-        write_json(out / name, content)
+    write_json(out / "cad.json", entries)
+    write_json(out / "annotations.json", kept)
 
 
 def convert_scene(tree: Tree, scene: str, out: Path) -> int:
@@ -208,7 +237,7 @@ def convert_scene(tree: Tree, scene: str, out: Path) -> int:
         return 0
     for name in ("color", *(["depth"] if tree.sources.depth else [])):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    meshes = _scene_meshes(tree, scene)
+    meshes = _scene_meshes(tree, scene, out)
     frames, skipped = [], []
     for name in tree.scenes[scene]:
         source = tree.sources.frame_root / scene
@@ -219,7 +248,7 @@ def convert_scene(tree: Tree, scene: str, out: Path) -> int:
         camera, depth_m = _convert_frame(source, name, folder, tree.sources.depth)
         T_cam_scan = rigid_inverse(T_scan_cam)
         posed = [
-            None if mesh is None else PosedMesh(*mesh, item.pose.moved(T_cam_scan), item.box.centre)
+            None if mesh is None else PosedMesh(mesh, item.pose.moved(T_cam_scan))
             for mesh, item in zip(meshes, tree.annotations.scenes[scene], strict=True)
         ]
         frames.append(frame_to_json(name, camera, T_scan_cam, frame_truth(posed, camera, depth_m)))
@@ -227,12 +256,10 @@ def convert_scene(tree: Tree, scene: str, out: Path) -> int:
     return len(frames)
 
 
-def _scene_meshes(tree: Tree, scene: str) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """Vertices and faces of every annotated object, None where the CAD file is missing."""
-    read = {}
-    for item in tree.annotations.scenes[scene]:
-        if item.key in tree.cad and item.key not in read:
-            read[item.key] = read_cad_file(tree.cad[item.key].path)[:2]
+def _scene_meshes(tree: Tree, scene: str, out: Path) -> list[CadMesh | None]:
+    """The mesh of every annotated object, None where the CAD file is missing."""
+    paths = {item.key: cad_path(out, item.key) for item in tree.annotations.scenes[scene]}
+    read = {key: read_arrays(path) for key, path in paths.items() if path.exists()}
     return [read.get(item.key) for item in tree.annotations.scenes[scene]]
 
 

@@ -2,7 +2,8 @@
 
 dataset.json                 version, sources, scenes
 annotations.json             Scan2CAD's, of these scenes, in its own format
-cad.json                     the CAD files: path, category, symmetry, box, size
+cad.json                     the CAD models: category, symmetry, box, size
+cad/<synset>_<id>.npz        their meshes
 scenes/<scene>/scene.json    frames: camera, pose, what should be found in them
 scenes/<scene>/color, depth  images of 480 × 360 pixels; depth in uint16 millimetres
 """
@@ -54,8 +55,9 @@ class PreparedScannet:
         self.sources: dict = header.get("sources")
         self.scenes: tuple[str, ...] = tuple(header.items("scenes"))
         self.has_depth = bool(self.sources.get("depth"))
+        entries = load_json(self.folder / "cad.json", dict, "the CAD models of a prepared dataset")
         self.cad: dict[CadKey, CadFile] = {
-            file.key: file for file in map(_cad_file, load_json(self.folder / "cad.json", dict, "").values())
+            file.key: file for file in (self._cad_file(entry) for entry in entries.values())
         }
         self.annotations: Annotations = read_annotations(self.folder / "annotations.json")
         missing = [s for s in self.scenes if not self._scene_file(s).exists()]
@@ -80,8 +82,25 @@ class PreparedScannet:
             raise ValueError(f"{self.folder} was prepared without depth images")
         return read_depth(self.folder / "scenes" / frame.scene / "depth" / f"{frame.name}.png", MM_PER_M)
 
+    def _cad_file(self, entry: dict) -> CadFile:
+        key = entry["synset"], entry["cad_id"]
+        box = CadBox(np.array(entry["centre"]), np.array(entry["extents"]))
+        return CadFile(
+            cad_path(self.folder, key),
+            *key,
+            entry["category"],
+            entry["symmetry"],
+            box,
+            entry["metres_per_unit"],
+        )
+
     def _scene_file(self, scene: str) -> Path:
         return self.folder / "scenes" / scene / "scene.json"
+
+
+def cad_path(folder: Path, key: CadKey) -> Path:
+    """Where a CAD model's arrays are."""
+    return folder / "cad" / f"{key[0]}_{key[1]}.npz"
 
 
 def frame_to_json(name: str, camera: Camera, T_scan_cam: np.ndarray, objects: Sequence[FrameObject]) -> dict:
@@ -122,11 +141,3 @@ def _frame_from_json(scene: str, entry: dict) -> PreparedFrame:
     )  # fmt: skip
     camera = camera_from_json(entry["camera"], f"{scene}/{entry['name']}")
     return PreparedFrame(scene, entry["name"], camera, np.array(entry["T_scan_cam"]), objects)
-
-
-def _cad_file(entry: dict) -> CadFile:
-    box = CadBox(np.array(entry["centre"]), np.array(entry["extents"]))
-    return CadFile(
-        Path(entry["file"]), entry["synset"], entry["cad_id"], entry["category"], entry["symmetry"], box,
-        entry["metres_per_unit"],
-    )  # fmt: skip

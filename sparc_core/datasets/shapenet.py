@@ -1,11 +1,14 @@
 """ShapeNetCore.v2 folders: `synset/id/models/model_normalized.obj`, off-centre origins, unit diagonals.
 
-The files have no true size. `metres_per_unit` brings them to a typical one; poses are converted with the box
-of the file, so it changes nothing but the size a search starts from.
+Every file is read once and kept as arrays in the file's own coordinates, because poses of Scan2CAD and ROCA
+belong to these. The files have no true size: `metres_per_unit` brings them to a typical one, which changes
+nothing but the size that a search starts from.
 """
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +21,28 @@ from sparc_core.cad.mesh_file import read_mesh
 from sparc_core.cad.model import build_model
 from sparc_core.datasets.poses import CadBox
 
+MIN_EXTENT = 1e-6  # of a flat model, which nothing could be divided by
+
+
+@dataclass(frozen=True, eq=False)
+class CadMesh:
+    """vertices (V, 3) float64 in the coordinates of the CAD file, faces (F, 3), face_colors (F, 3) uint8."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    face_colors: np.ndarray
+
+    @property
+    def box(self) -> CadBox:
+        """The box around the vertices that faces use."""
+        used = self.vertices[np.unique(self.faces)]
+        low, high = used.min(0), used.max(0)
+        return CadBox((low + high) / 2, np.maximum(high - low, MIN_EXTENT))
+
 
 @dataclass(frozen=True, eq=False)
 class CadFile:
-    """One CAD file of a dataset: where it is, what is known of it, and the box of its own coordinates."""
+    """One CAD model: its arrays (`write_mesh`), what is known of it, and the box of its own coordinates."""
 
     path: Path
     synset: str
@@ -47,33 +68,35 @@ def model_path(root: Path, synset: str, cad_id: str) -> Path:
     return root / synset / cad_id / "models" / "model_normalized.obj"
 
 
-def read_box(path: Path) -> CadBox:
-    """The bounding box of a mesh file in its own coordinates, of the vertices that faces use.
-
-    Raises ValueError naming the file for one that cannot be read.
-    """
-    vertices, faces, _ = read_cad_file(path)
-    used = vertices[np.unique(faces)]
-    low, high = used.min(0), used.max(0)
-    return CadBox((low + high) / 2, np.maximum(high - low, 1e-6))
-
-
-def read_cad_file(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (V, 3) float64 in the file's coordinates, faces (F, 3) and face colours (F, 3) uint8.
-
-    Raises ValueError naming the file, whatever is wrong with it.
-    """
+def read_cad_file(path: Path) -> CadMesh:
+    """The mesh of a CAD file. Raises ValueError naming the file, whatever is wrong with it."""
     try:
-        return read_mesh(path)
+        return CadMesh(*read_mesh(path))
     # trimesh raises whatever its readers raise; the file must be named
     except Exception as error:  # noqa: BLE001
         raise ValueError(f"{path}: cannot be read as a mesh: {type(error).__name__}: {error}") from error
 
 
-def load_library(files: Iterable[CadFile]) -> CadLibrary:
-    """The files as CAD models with ids "synset_id", computed once and cached.
+def write_arrays(mesh: CadMesh, path: Path) -> None:
+    """Keep a mesh as .npz, written in one piece."""
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
+    np.savez(partial, vertices=mesh.vertices, faces=mesh.faces, face_colors=mesh.face_colors)
+    os.replace(partial, path)
 
-    Symmetries are those of the annotations. What cannot be read is in `skipped`.
+
+def read_arrays(path: Path) -> CadMesh:
+    """The mesh of `write_arrays`. Raises FileNotFoundError, or ValueError naming the file."""
+    try:
+        with np.load(path) as stored:
+            return CadMesh(stored["vertices"], stored["faces"], stored["face_colors"])
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: expected arrays of a CAD model ({error}); remove it") from error
+
+
+def load_library(files: Iterable[CadFile]) -> CadLibrary:
+    """CAD models with ids "synset_id" in the symmetry of the annotations, sampled once and cached.
+
+    What cannot be used is in `skipped`.
     """
     models, skipped = [], []
     for file in files:
@@ -86,10 +109,10 @@ def load_library(files: Iterable[CadFile]) -> CadLibrary:
 
 def _load(file: CadFile) -> CadModel:
     def build() -> CadModel:
-        vertices, faces, colors = read_cad_file(file.path)
+        mesh = read_arrays(file.path)
         return build_model(
-            file.model_id, file.category, vertices * file.metres_per_unit, faces, colors, str(file.path),
-            file.symmetry, orient=True,
+            file.model_id, file.category, mesh.vertices * file.metres_per_unit, mesh.faces, mesh.face_colors,
+            str(file.path), file.symmetry, orient=True,
         )  # fmt: skip
 
     stat = file.path.stat()

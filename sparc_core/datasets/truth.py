@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparc_core.datasets.poses import CadPose
+from sparc_core.datasets.shapenet import CadMesh
 from sparc_core.types import Camera
 from sparc_core.visualise.zbuffer import rasterise
 
@@ -44,27 +45,31 @@ class FrameObject:
 
 @dataclass(frozen=True, eq=False)
 class PosedMesh:
-    """A mesh in the coordinates of its CAD file, its pose in the camera frame, and the centre of its box."""
+    """A CAD model and the pose of its file in the camera frame."""
 
-    vertices: np.ndarray
-    faces: np.ndarray
+    mesh: CadMesh
     pose: CadPose
-    centre: np.ndarray
+
+    @property
+    def triangles_cam(self) -> np.ndarray:
+        """(F, 3, 3) corners of the faces in the camera frame."""
+        return self.pose.transform(self.mesh.vertices)[self.mesh.faces]
+
+    @property
+    def centre_cam(self) -> np.ndarray:
+        """(3,) the centre of the box in the camera frame."""
+        return self.pose.transform(self.mesh.box.centre)
 
 
 def frame_truth(
-    meshes: Sequence[PosedMesh | None], camera: Camera, depth_m: np.ndarray | None
+    posed: Sequence[PosedMesh | None], camera: Camera, depth_m: np.ndarray | None
 ) -> list[FrameObject]:
     """The objects of one frame whose centre is in the image and that cover at least one pixel.
 
-    meshes: all annotated objects of the scene, None where there is no mesh. depth_m: (H, W) of the sensor, 0
+    posed: all annotated objects of the scene, None where there is no mesh. depth_m: (H, W) of the sensor, 0
     where unknown; None: everything counts as seen.
     """
-    rendered = {
-        i: rasterise(mesh.pose.transform(mesh.vertices)[mesh.faces], camera)
-        for i, mesh in enumerate(meshes)
-        if mesh is not None
-    }
+    rendered = {i: rasterise(p.triangles_cam, camera) for i, p in enumerate(posed) if p is not None}
     front = np.full((camera.height, camera.width), np.inf, dtype=np.float32)
     owner = np.full(front.shape, -1)
     for i, z in rendered.items():
@@ -73,7 +78,7 @@ def frame_truth(
     found = []
     for i, z in rendered.items():
         covered = np.isfinite(z)
-        if not covered.any() or not centre_in_view(meshes[i].pose.transform(meshes[i].centre), camera):
+        if not covered.any() or not centre_in_view(posed[i].centre_cam, camera):
             continue
         mask = owner == i
         found.append(FrameObject(

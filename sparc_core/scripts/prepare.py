@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from sparc_core.scripts.errors import report_bad_input
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 SHOWN = 5  # of each kind of what is missing
 
-_tree = None  # of this worker process
+_work = None  # of this worker process: the tree and the folder to write
 
 
 @app.callback()
@@ -45,22 +46,31 @@ def scannet25k(
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
     """Check ScanNet25k, Scan2CAD and ShapeNet, then write images at 480 × 360 with their truth."""
-    from sparc_core.datasets.prepare import Sources, check_tree, unfinished, write_header
+    from sparc_core.datasets.prepare import (
+        Sources,
+        check_tree,
+        claim_folder,
+        collect_cad,
+        unfinished,
+        write_common,
+    )
 
     with report_bad_input():
         tree = check_tree(Sources(frames, scan2cad, shapenet, scenes, depth))
-        complete = _print_tree(tree)
+        _print_tree(tree)
         if check:
-            raise typer.Exit(0 if complete else 1)
-        if not complete and not keep_going:
-            raise ValueError("files are missing (above); --keep-going converts the rest")
-        if not tree.scenes:
-            raise ValueError("no scene is complete")
-        write_header(tree, out)
+            raise typer.Exit(1 if any(tree.missing.values()) else 0)
+        _refuse_missing(tree, keep_going)
+        claim_folder(tree, out)
         left = unfinished(tree.scenes, out)
         if len(left) < len(tree.scenes):
             typer.echo(f"{len(tree.scenes) - len(left)} scenes were converted before")
-        written = _convert(tree, left, out, min(jobs or os.cpu_count() or 1, max(len(left), 1)))
+        with _workers(tree, out, jobs) as each:
+            tree.missing["CAD models"] += filter(None, each(_convert_cad, list(tree.cad), "CAD models"))
+            _refuse_missing(tree, keep_going)
+            write_common(tree, collect_cad(tree, out), out)
+            _print_some("notes", tree.notes)
+            written = sum(each(_convert_scene, left, "scenes"))
     typer.echo(f"wrote {written} frames of {len(left)} scenes to {out}")
 
 
@@ -85,17 +95,15 @@ def future3d(
     typer.echo(f"wrote {out / 'index.json'}")
 
 
-def _print_tree(tree) -> bool:
-    """What is there, what is odd, what is missing; whether nothing is missing."""
+def _print_tree(tree) -> None:
+    """What is there and what is missing."""
     frames = sum(len(names) for names in tree.scenes.values())
     typer.echo(f"{len(tree.scenes)} scenes with {frames} frames, {len(tree.cad)} CAD models")
     counts = tree.annotations.counts()
     listed = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     typer.echo(f"{sum(counts.values())} annotated objects: {listed}")
-    _print_some("notes", tree.notes)
     for kind, problems in tree.missing.items():
         _print_some(f"missing {kind}", problems)
-    return not any(tree.missing.values())
 
 
 def _print_some(kind: str, lines: list[str]) -> None:
@@ -107,25 +115,47 @@ def _print_some(kind: str, lines: list[str]) -> None:
             typer.echo(f"  … and {len(lines) - SHOWN} more", err=True)
 
 
-def _convert(tree, scenes: list[str], out: Path, jobs: int) -> int:
-    """Convert scenes, in processes when there are several; returns how many frames were written."""
+def _refuse_missing(tree, keep_going: bool) -> None:
+    """ValueError when something is missing, unless the rest is wanted; also when nothing is left."""
+    missing = [line for lines in tree.missing.values() for line in lines]
+    if missing and not keep_going:
+        raise ValueError(
+            f"{len(missing)} files are missing, the last: {missing[-1]}. --keep-going converts the rest"
+        )
+    if not tree.scenes:
+        raise ValueError("no scene is complete")
+
+
+@contextmanager
+def _workers(tree, out: Path, jobs: int) -> Iterator[Callable[[Callable, list, str], list]]:
+    """Gives a function that applies another one to every item of a list, with a progress bar, in as many
+    processes as are wanted, and returns what comes out."""
     from rich.progress import track
 
-    _start_worker(tree)
-    convert = functools.partial(_convert_scene, out)
+    jobs = min(jobs or os.cpu_count() or 1, len(tree.scenes) + len(tree.cad))
+    _start_worker(tree, out)
     if jobs == 1:
-        return sum(track(map(convert, scenes), total=len(scenes), description="converting"))
-    with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (tree,)) as pool:
-        counts = pool.imap_unordered(convert, scenes)
-        return sum(track(counts, total=len(scenes), description="converting"))
+        yield lambda convert, items, name: [convert(item) for item in track(items, description=name)]
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (tree, out)) as pool:
+        yield lambda convert, items, name: list(
+            track(pool.imap_unordered(convert, items), total=len(items), description=name)
+        )
 
 
-def _start_worker(tree) -> None:
-    global _tree
-    _tree = tree
+def _start_worker(tree, out: Path) -> None:
+    global _work
+    _work = tree, out
 
 
-def _convert_scene(out: Path, scene: str) -> int:
+def _convert_cad(key) -> str | None:
+    from sparc_core.datasets.prepare import convert_cad
+
+    tree, out = _work
+    return convert_cad(tree.cad[key], key, out)
+
+
+def _convert_scene(scene: str) -> int:
     from sparc_core.datasets.prepare import convert_scene
 
-    return convert_scene(_tree, scene, out)
+    return convert_scene(_work[0], scene, _work[1])

@@ -154,7 +154,7 @@ def annotations():
     """The content of full_annotations.json."""
     return [
         {
-            "id_scan": scene, "trs": SCENE_TRS, "n_aligned_models": len(objects),
+            "id_scan": scene, "trs": dict(SCENE_TRS), "n_aligned_models": len(objects),
             "aligned_models": [
                 {
                     "trs": trs(scene_matrix() @ matrix(R, t, s)), "bbox": [float(v) for v in BOXES[key][0]],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sparc_core.datasets.categories import category_of_synset
 from sparc_core.datasets.prepared import encode_mask
+from sparc_core.datasets.scannet import HEIGHT, WIDTH
 from sparc_core.datasets.truth import FrameObject
 from sparc_core.evaluation.scan2cad.predictions import FramePrediction
 from sparc_core.types import CATEGORIES
@@ -63,7 +64,8 @@ class InstanceFigures:
             return 0.0, 0.0
         coco = COCO()
         coco.dataset = {
-            "info": {}, "images": [{"id": i + 1} for i in range(self.images)],
+            "info": {},
+            "images": [{"id": i + 1, "width": WIDTH, "height": HEIGHT} for i in range(self.images)],
             "categories": [{"id": i + 1, "name": c} for i, c in enumerate(CATEGORIES)],
             "annotations": self.truth,
         }  # fmt: skip

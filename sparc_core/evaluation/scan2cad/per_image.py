@@ -7,6 +7,7 @@ under precision and recall of F1 between the two posed surfaces.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ import numpy as np
 from sparc_core.cad.sampling import sample_surface
 from sparc_core.datasets.poses import CadPose
 from sparc_core.datasets.scan2cad import AnnotatedObject, CadInfo, CadKey
+from sparc_core.datasets.shapenet import CadFile, read_arrays
 from sparc_core.datasets.truth import FrameObject
 from sparc_core.evaluation.mesh_score import F1_LIMITS, RADII, average_precision, surface_f1
 from sparc_core.evaluation.scan2cad.errors import errors_to
 from sparc_core.evaluation.scan2cad.predictions import FramePrediction, in_convention
 from sparc_core.types import CATEGORIES
 
+KEPT_MESHES = 64  # in memory: the CAD models of a scene come again and again
 MESH_POINTS = 10_000  # as in Mesh R-CNN: with fewer, points lie farther apart than the smallest radius
 
 
@@ -48,12 +51,12 @@ class _Rows:
 
 
 class ImageFigures:
-    """Collects frames, then sums them up. meshes: vertices (V, 3) in coordinates of the CAD file and faces of
-    every CAD model; cad: what the annotations know of them; thresholds: metres, degrees, fraction."""
+    """Collects frames, then sums them up. files: the CAD models that have a mesh; cad: what the annotations
+    know of them; thresholds: metres, degrees, fraction."""
 
     def __init__(
         self,
-        meshes: Mapping[CadKey, tuple[np.ndarray, np.ndarray]],
+        files: Mapping[CadKey, CadFile],
         cad: Mapping[CadKey, CadInfo],
         *,
         ranked_by: str = "pose",
@@ -62,9 +65,10 @@ class ImageFigures:
         mesh_points: int = MESH_POINTS,
         seed: int = 0,
     ):
-        self.meshes, self.cad, self.ranked_by, self.convention = meshes, cad, ranked_by, convention
+        self.files, self.cad, self.ranked_by, self.convention = files, cad, ranked_by, convention
         self.thresholds, self.mesh_points = thresholds, mesh_points
         self.generator = np.random.default_rng(seed)
+        self._mesh = functools.lru_cache(maxsize=KEPT_MESHES)(read_arrays)
         self.rows = _Rows()
         self.truth: dict[str, int] = defaultdict(int)
         self.without_object = self.hidden = self.without_mesh = self.objects = 0
@@ -137,17 +141,17 @@ class ImageFigures:
 
     def _f1(self, p: FramePrediction, item: TrueObject) -> list[float]:
         """F1 at each radius; 0 for a prediction without a pose or a CAD model without a mesh."""
-        true_mesh = self.meshes[item.annotated.key]
-        if p.pose is None or p.key not in self.meshes:
+        if p.pose is None or p.key not in self.files:
             self.without_mesh += p.pose is not None
             return [0.0] * len(RADII)
         longest = float(item.annotated.box.to_box_pose(item.pose).s.max())
-        points, true_points = self._surface(*self.meshes[p.key], p.pose), self._surface(*true_mesh, item.pose)
+        points, true_points = self._surface(p.key, p.pose), self._surface(item.annotated.key, item.pose)
         return surface_f1(points, true_points, longest)
 
-    def _surface(self, vertices: np.ndarray, faces: np.ndarray, pose: CadPose) -> np.ndarray:
+    def _surface(self, key: CadKey, pose: CadPose) -> np.ndarray:
         """Points spread evenly over the posed surface, so after scaling."""
-        return sample_surface(pose.transform(vertices), faces, self.mesh_points, self.generator)[0]
+        mesh = self._mesh(self.files[key].path)
+        return sample_surface(pose.transform(mesh.vertices), mesh.faces, self.mesh_points, self.generator)[0]
 
     def _mesh_ap(self, arrays: dict[str, np.ndarray], k: int) -> dict:
         """AP50 and the mean of AP50 … AP95 in percent: by category, their mean, and over all instances."""

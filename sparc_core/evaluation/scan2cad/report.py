@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from sparc_core.datasets.poses import rigid_inverse
 from sparc_core.datasets.prepared import PreparedScannet
 from sparc_core.datasets.scan2cad import Annotations
-from sparc_core.datasets.shapenet import read_cad_file
 from sparc_core.evaluation.scan2cad.instances import InstanceFigures
 from sparc_core.evaluation.scan2cad.per_image import ImageFigures, TrueObject
 from sparc_core.evaluation.scan2cad.per_scene import SceneProtocol, SceneScore, score_scenes
@@ -68,8 +67,7 @@ def score_per_image(
 ) -> dict:
     """Per-image accuracy, AP^mesh, and AP of boxes and masks. predictions: of each scene; track: wraps the
     scenes for a progress bar."""
-    meshes = {key: read_cad_file(file.path)[:2] for key, file in dataset.cad.items()}
-    figures = ImageFigures(meshes, dataset.annotations.cad, ranked_by=ranked_by, thresholds=thresholds)
+    figures = ImageFigures(dataset.cad, dataset.annotations.cad, ranked_by=ranked_by, thresholds=thresholds)
     instances = InstanceFigures()
     for scene in track(dataset.scenes):
         annotated = dataset.annotations.scenes[scene]
