@@ -11,6 +11,7 @@ import typer.core
 # name -> (module, attribute): a function becomes one command, a Typer app a group of commands.
 COMMANDS = {
     "align": ("sparc_core.scripts.align", "command"),
+    "reconstruct": ("sparc_core.scripts.reconstruct", "command"),
     "cad": ("sparc_core.scripts.cad", "app"),
     "pretrain": ("sparc_core.scripts.pretrain", "command"),
     "train-perception": ("sparc_core.scripts.train_perception", "app"),

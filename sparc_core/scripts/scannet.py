@@ -98,6 +98,7 @@ def _score_frames(dataset, predictions: dict, cache, rank_by: str, out: Path) ->
     from rich.progress import track
 
     from sparc_core.evaluation.scan2cad.csv_file import write_csv
+    from sparc_core.evaluation.scan2cad.fused import fuse_scene
     from sparc_core.evaluation.scan2cad.per_scene import SceneProtocol
     from sparc_core.evaluation.scan2cad.predictions import to_scene
     from sparc_core.evaluation.scan2cad.report import score_per_image, score_per_scene
@@ -105,12 +106,17 @@ def _score_frames(dataset, predictions: dict, cache, rank_by: str, out: Path) ->
     poses = {(f.scene, f.name): f.T_scan_cam for scene in dataset.scenes for f in dataset.frames(scene)}
     in_scenes = to_scene([p for scene in dataset.scenes for p in predictions[scene]], poses, rank_by)
     write_csv(out / "raw_results.csv", in_scenes)
+    fused = [
+        p for scene in dataset.scenes for p in fuse_scene(scene, predictions[scene], dataset, poses, rank_by)
+    ]
     protocol = SceneProtocol()
     limits = protocol.translation_m, protocol.rotation_deg, protocol.scale
+    per_scene = score_per_scene(in_scenes, dataset.annotations, protocol)
+    per_scene |= {f"fused: {k}": v for k, v in score_per_scene(fused, dataset.annotations, protocol).items()}
     return {
         "predictions": {"settings": cache.settings, "made_with": cache.facts},
         "rank_by": rank_by,
-        "per_scene": score_per_scene(in_scenes, dataset.annotations, protocol),
+        "per_scene": per_scene,
         "per_image": score_per_image(
             predictions, dataset, ranked_by=rank_by, thresholds=limits,
             track=lambda scenes: track(scenes, description="scoring"),

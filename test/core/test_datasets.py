@@ -405,6 +405,8 @@ def test_half_of_the_pixels_must_be_seen_and_unmeasured_ones_are_not():
         (item,) = frame_truth([plate(0.0, 2.0)], CAMERA, np.full((80, 100), 2.0 + gap, np.float32))
         assert item.visible is seen
     assert frame_truth([plate(0.0, 2.0)], CAMERA, None)[0].visible
+    (near,) = frame_truth([plate(0.0, 0.25, 0.1)], CAMERA, np.zeros((80, 100), np.float32))
+    assert near.visible_share == 0  # nearer than 30 cm, but nothing was measured
 
 
 def test_objects_whose_centre_is_not_in_the_image_do_not_count():

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Method, from the bottom up: types → geometry → cad, perception → network, inputs → refine → pipeline.
-# Beside it: files and visualise (in and out), datasets, tracking, synth (scenes to train and test on).
-# On top: training, evaluation and the commands. A layer may always import itself.
+# Beside it: files and visualise (in and out), datasets, tracking, mapping, synth (scenes to train and test
+# on). On top: training, evaluation and the commands. A layer may always import itself.
 _BELOW_INPUTS = {"types", "geometry", "cad", "perception"}
 _BELOW_PIPELINE = {*_BELOW_INPUTS, "network", "inputs", "refine", "config", "weights_file"}
 ALLOWED = {
@@ -26,12 +26,15 @@ ALLOWED = {
     "retrieval": _BELOW_PIPELINE,
     "pipeline": {*_BELOW_PIPELINE, "retrieval"},
     "tracking": {"types", "geometry", "cad", "pipeline"},
+    "mapping": {"types", "geometry", "cad"},
     "files": {"types"},
     "visualise": {"types", "geometry", "cad", "perception"},
     "datasets": {"types", "geometry", "cad", "files", "visualise"},
     "synth": {*_BELOW_INPUTS, "inputs"},
     "training": {*_BELOW_PIPELINE, "synth", "retrieval"},
-    "evaluation": {*_BELOW_PIPELINE, "synth", "pipeline", "retrieval", "tracking", "files", "datasets"},
+    "evaluation": {
+        *_BELOW_PIPELINE, "synth", "pipeline", "retrieval", "tracking", "files", "datasets", "mapping",
+    },  # fmt: skip
     "scripts": {
         *_BELOW_PIPELINE,
         "retrieval",
@@ -40,6 +43,7 @@ ALLOWED = {
         "files",
         "visualise",
         "datasets",
+        "mapping",
         "synth",
         "training",
         "evaluation",
