@@ -1,8 +1,10 @@
 """The best estimate of one object from its sightings.
 
-A single frame errs mostly along its viewing ray, sometimes by a quarter or half turn, and knows from σ when
-it is likely wrong. So rotations vote, and the winners' mean is taken; positions are averaged with an
-uncertainty that is longer along the ray, so that views from different sides make up for each other.
+σ says how likely a sighting is right, so its weight is the odds σ / (1 − σ): one sighting of 0.99 weighs more
+than ten of 0.9. Rotations vote with it, since a single frame errs by quarter and half turns, and the winners
+are averaged. Positions and sizes are averaged so that a sighting far from the others counts little; a
+position is less certain along the viewing ray than across, so views from different sides correct each other's
+depth.
 """
 
 from __future__ import annotations
@@ -17,28 +19,32 @@ from scipy.spatial.transform import Rotation
 from sparc_core.cad.symmetry import turn_angles_rad
 from sparc_core.mapping.sighting import MapObject, Sighting
 
-MIN_WEIGHT = 1e-3  # a σ of zero still is a sighting
+CERTAIN = 0.998  # beyond, σ is not calibrated; below 1 − this, a sighting still is one
+ROBUST_PASSES = 8
 
 
 @dataclass(frozen=True)
 class FuseConfig:
-    """score_power: a sighting weighs σ to this power. agree_deg: rotations within it vote for each other.
-    ray_ratio: how many times longer the uncertainty of a position is along the viewing ray than across.
+    """agree_deg: rotations within it vote for each other. ray_ratio: how many times longer the uncertainty of
+    a position is along the viewing ray than across. spread_m, spread_log: at this distance from the mean (of
+    positions in metres, of the logarithms of extents) a sighting counts half.
 
     Raises ValueError naming the field out of range.
     """
 
-    score_power: float = 2.0
     agree_deg: float = 30.0
-    ray_ratio: float = 3.0
+    ray_ratio: float = 2.0
+    spread_m: float = 0.03
+    spread_log: float = 0.04
 
     def __post_init__(self):
-        if self.score_power < 0:
-            raise ValueError(f"score_power must not be negative, got {self.score_power}")
         if not 0 < self.agree_deg < 45:
             raise ValueError(f"agree_deg must be between 0 and 45, got {self.agree_deg}")
         if self.ray_ratio < 1:
             raise ValueError(f"ray_ratio must be at least 1, got {self.ray_ratio}")
+        for name in ("spread_m", "spread_log"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 
 def fuse(sightings: Sequence[Sighting], config: FuseConfig | None = None) -> MapObject:
@@ -47,17 +53,24 @@ def fuse(sightings: Sequence[Sighting], config: FuseConfig | None = None) -> Map
     The CAD model is the one with the most weight; its symmetry says which turns are the same.
     """
     config = config or FuseConfig()
-    weight = np.array([max(s.score, MIN_WEIGHT) ** config.score_power for s in sightings])
+    weight = odds(np.array([s.score for s in sightings]))
     model_id, symmetry = _chosen_model(sightings, weight)
     leader, agrees = _rotation_vote(sightings, weight, symmetry, config.agree_deg)
     group = [sightings[i] for i in agrees]
     turned = [turn_towards(s, sightings[leader].R, symmetry) for s in group]
     R = Rotation.from_matrix(np.stack([R for R, _ in turned])).mean(weight[agrees]).as_matrix()
-    S = np.exp(np.average(np.log([S for _, S in turned]), axis=0, weights=weight[agrees]))
+    S = np.exp(_robust_mean(np.log([S for _, S in turned]), weight[agrees], config.spread_log))
+    T = _robust_mean(np.array([s.T_m for s in sightings]), weight, config.spread_m, _rays(sightings, config))
     return MapObject(
-        sightings[leader].category, model_id, symmetry, R, _position(sightings, weight, config.ray_ratio), S,
-        max(s.score for s in group), tuple(sightings), len(group),
+        sightings[leader].category, model_id, symmetry, R, T, S, max(s.score for s in group),
+        tuple(sightings), len(group),
     )  # fmt: skip
+
+
+def odds(score: np.ndarray) -> np.ndarray:
+    """σ / (1 − σ) of probabilities, kept finite and above zero."""
+    score = np.clip(score, 1 - CERTAIN, CERTAIN)
+    return score / (1 - score)
 
 
 def turn_towards(sighting: Sighting, R: np.ndarray, symmetry: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,19 +114,25 @@ def _rotation_vote(
     return leader, np.flatnonzero(agree[leader])
 
 
-def _position(sightings: Sequence[Sighting], weight: np.ndarray, ray_ratio: float) -> np.ndarray:
-    """The mean of positions, each weighted by the inverse of its uncertainty: it grows with the distance and
-    is `ray_ratio` times longer along the ray."""
-    information, weighted = np.zeros((3, 3)), np.zeros(3)
-    for s, w in zip(sightings, weight, strict=True):
-        offset = s.T_m - s.camera_m
-        distance = max(float(np.linalg.norm(offset)), 1e-6)
-        ray = offset / distance
-        across = np.eye(3) - np.outer(ray, ray)
-        own = w / distance**2 * (across + np.outer(ray, ray) / ray_ratio**2)
-        information += own
-        weighted += own @ s.T_m
-    return np.linalg.solve(information, weighted)
+def _rays(sightings: Sequence[Sighting], config: FuseConfig) -> np.ndarray:
+    """(N, 3, 3) information of each position: 1 across the viewing ray, less along it."""
+    offset = np.array([s.T_m - s.camera_m for s in sightings])
+    ray = offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-6)
+    return np.eye(3) - (1 - config.ray_ratio**-2) * ray[:, :, None] * ray[:, None, :]
+
+
+def _robust_mean(
+    values: np.ndarray, weight: np.ndarray, spread: float, information: np.ndarray | None = None
+) -> np.ndarray:
+    """The mean of (N, 3) values by weights and (N, 3, 3) information, reweighted some times so that a value
+    `spread` away from the mean counts half (a Cauchy distribution's weights)."""
+    information = np.eye(3)[None].repeat(len(values), 0) if information is None else information
+    trust = np.ones(len(values))
+    for _ in range(ROBUST_PASSES):
+        own = (weight * trust)[:, None, None] * information
+        mean = np.linalg.solve(own.sum(0), np.einsum("nij,nj->i", own, values))
+        trust = 1 / (1 + np.square(np.linalg.norm(values - mean, axis=1) / spread))
+    return mean
 
 
 def _angles_deg(R: np.ndarray, reference: np.ndarray) -> np.ndarray:
