@@ -14,14 +14,16 @@ from sparc_core.scripts.errors import report_bad_input
 def command(
     sequence: Annotated[Path, typer.Argument(metavar="SEQUENCE.json", help="Frames with camera poses.")],
     out: Annotated[Path, typer.Option(help="MAP.json to write.")],
-    scene: Annotated[Path | None, typer.Option(help="3D scene (.glb) to write.")] = None,
+    scene: Annotated[Path | None, typer.Option(help="3D scene (.glb or .html) to write.")] = None,
     cad_library: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of CAD models (default: procedural ones)")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file (default: the shipped one)")] = None,
-    retrieval: Annotated[Path | None, typer.Option(help="Weights that choose CAD models by look.")] = None,
-    detector: Annotated[str, typer.Option(help="For frames without detections; as in sparc align.")] = "",
-    depth_model: Annotated[str, typer.Option(help="For frames without depth; as in sparc align.")] = "",
+    retrieval: Annotated[str, typer.Option(help="As in sparc align: shipped, size or a file.")] = "shipped",
+    detector: Annotated[str, typer.Option(help="For frames without boxes, as in sparc align.")] = "shipped",
+    depth_model: Annotated[
+        str, typer.Option(help="For frames without depth, as in sparc align.")
+    ] = "shipped",
     masks: Annotated[str, typer.Option(help="sam:FILE: masks by segment-anything.")] = "",
     min_score: Annotated[float, typer.Option(help="Objects whose best σ is below are left out.")] = 0.5,
     min_sightings: Annotated[int, typer.Option(help="Objects seen in fewer frames are left out.")] = 1,
@@ -30,7 +32,7 @@ def command(
     """Align every frame, find out which sightings are one object, and fuse them in the world frame."""
     from rich.progress import track
 
-    from sparc_core.files.sequences import read_sequence
+    from sparc_core.files.posed_frames import read_sequence
     from sparc_core.mapping.map_file import write_map
     from sparc_core.mapping.scene_map import MapConfig, build_map
     from sparc_core.visualise.scene import require_scene_suffix
@@ -40,7 +42,8 @@ def command(
             require_scene_suffix(scene)
         frames = read_sequence(sequence)
         config = MapConfig(min_score=min_score, min_sightings=min_sightings)
-        aligner, perception = _load(cad_library, weights, retrieval, detector, depth_model, masks, device)
+        aligner = _load_aligner(cad_library, weights, retrieval, device)
+        perception = _load_perception(frames.frames, detector, depth_model, masks, aligner.device)
         sightings = []
         for number, frame in enumerate(track(frames.frames, description="aligning")):
             sightings += _sightings(aligner, perception, frame, number, frames.depth_scale)
@@ -53,16 +56,25 @@ def command(
     typer.echo(f"wrote {out}" + (f", {scene}" if scene else ""))
 
 
-def _load(cad_library, weights, retrieval, detector: str, depth_model: str, masks: str, device: str):
+def _load_aligner(cad_library, weights, retrieval: str, device: str):
     from sparc_core.cad.library import CadLibrary
-    from sparc_core.perception.see import Perception, PerceptionConfig
     from sparc_core.pipeline import Aligner
 
     library = None if cad_library is None else CadLibrary.open(cad_library)
     aligner = Aligner.load(weights, library, device=device, retrieval=retrieval)
     for path, reason in aligner.cad_library.skipped:
         typer.echo(f"skipped CAD file {path}: {reason}", err=True)
-    return aligner, Perception.load(PerceptionConfig(detector, depth_model, masks), aligner.device)
+    return aligner
+
+
+def _load_perception(frames, detector: str, depth_model: str, masks: str, device):
+    """The predictors of what some of the frames do not have."""
+    from sparc_core.perception.see import Perception, PerceptionConfig
+
+    seeks = any(frame.detections is None for frame in frames)
+    guesses = depth_model != "none" and any(frame.depth is None for frame in frames)
+    config = PerceptionConfig(detector if seeks else "", depth_model if guesses else "", masks)
+    return Perception.load(config, device)
 
 
 def _sightings(aligner, perception, frame, number: int, depth_scale: float) -> list:
@@ -92,12 +104,12 @@ def _sightings(aligner, perception, frame, number: int, depth_scale: float) -> l
 
 
 def _write_scene(path: Path, objects, library, up_world) -> None:
-    """The map as GLB. glTF has y up, so the world is turned until its up is that of an upright camera."""
+    """The map as GLB or HTML. glTF has y up, so the world is turned until its up is that of an upright camera."""
     import numpy as np
     from scipy.spatial.transform import Rotation
 
     from sparc_core.types import AlignedObject
-    from sparc_core.visualise.scene import scene_glb
+    from sparc_core.visualise.scene import write_scene
 
     turn = np.eye(3)
     if up_world is not None:
@@ -108,7 +120,7 @@ def _write_scene(path: Path, objects, library, up_world) -> None:
         )
         for i, o in enumerate(objects)
     ]
-    scene_glb(placed, library, path)
+    write_scene(placed, library, path)
 
 
 def _print(objects, sightings: int) -> None:

@@ -33,7 +33,14 @@ ALLOWED = {
     "synth": {*_BELOW_INPUTS, "inputs"},
     "training": {*_BELOW_PIPELINE, "synth", "retrieval"},
     "evaluation": {
-        *_BELOW_PIPELINE, "synth", "pipeline", "retrieval", "tracking", "files", "datasets", "mapping",
+        *_BELOW_PIPELINE,
+        "synth",
+        "pipeline",
+        "retrieval",
+        "tracking",
+        "files",
+        "datasets",
+        "mapping",
     },  # fmt: skip
     "scripts": {
         *_BELOW_PIPELINE,

@@ -9,7 +9,7 @@ import scannet_fixture as fixture
 import trimesh
 from typer.testing import CliRunner
 
-from sparc_core.files.sequences import read_sequence
+from sparc_core.files.posed_frames import read_sequence
 from sparc_core.mapping.fuse import rotation_distance_deg
 from sparc_core.scripts.main import app
 
