@@ -104,7 +104,7 @@ def _sightings(aligner, perception, frame, number: int, depth_scale: float) -> l
 
 
 def _write_scene(path: Path, objects, library, up_world) -> None:
-    """The map as GLB or HTML. glTF has y up, so the world is turned until its up is that of an upright camera."""
+    """The map as GLB or HTML, turned until the world's up is that of an upright camera."""
     import numpy as np
     from scipy.spatial.transform import Rotation
 

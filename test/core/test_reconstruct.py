@@ -128,8 +128,9 @@ def test_without_gravity_the_camera_does_not_know_up(sequence, tmp_path):
     assert read_sequence(path).frames[0].camera.up_cam is None
 
 
-def test_frames_without_detections_need_a_detector(sequence, tmp_path):
-    path = changed(sequence, sequence, lambda c: [frame.pop("detections") for frame in c["frames"]])
-    arguments = ["reconstruct", str(path), "--out", str(tmp_path / "m.json"), "--cad-library", str(sequence)]
+def test_a_detector_is_loaded_for_frames_without_detections_only(sequence, tmp_path):
+    path = changed(sequence, sequence, lambda c: c["frames"][0].pop("detections"))
+    arguments = ["reconstruct", str(path), "--out", str(tmp_path / "m.json"), "--cad-library", str(sequence),
+                 "--detector", "gone.safetensors"]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 2 and "there is no detector" in result.output
+    assert result.exit_code == 2 and "gone.safetensors: no such file" in result.output
