@@ -211,6 +211,19 @@ def test_sightings_of_several_frames_are_one_object_and_neighbours_another():
     assert frames_of(associate(sightings, CONFIG)) == [[(0, 0.0), (1, 0.3)], [(2, 0.36)]]
 
 
+def test_the_best_score_leads_whatever_the_order():
+    """From 0.3 m the other two would be one object with it; from 0 m the third is another one."""
+    sightings = [
+        seen(1, (0.3, 0, 0), score=0.6),
+        seen(0, (0, 0, 0), score=0.9),
+        seen(2, (0.6, 0, 0), score=0.5),
+    ]
+    expected = [[(0, 0.0), (1, 0.3)], [(2, 0.6)]]
+    assert (
+        frames_of(associate(sightings, CONFIG)) == frames_of(associate(sightings[::-1], CONFIG)) == expected
+    )
+
+
 def test_other_categories_and_sizes_are_other_objects():
     sightings = [seen(0, score=0.9), seen(1, category="table"), seen(2, S=(1.7, 2.5, 1.4), score=0.7)]
     assert len(associate(sightings, CONFIG)) == 3  # extents in the ratio 0.36: farther than 0.6 from 1
