@@ -156,7 +156,8 @@ class FrameProcessor:
             **{f"see/{name}": value for name, value in seen.timing_ms.items()},
             "decode": 1e3 * (decoded - start),
             "see": 1e3 * (looked - decoded),
-            "align": 1e3 * (time.perf_counter() - looked),
+            "align": 1e3 * (time.perf_counter() - looked) - found.track_ms,
+            "track": found.track_ms,
         }
         return FrameResult(
             header=messages.image.header,

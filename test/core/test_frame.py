@@ -79,7 +79,7 @@ def test_a_good_frame(processor, aligner):
     assert image_rgb.shape == (HEIGHT, WIDTH, 3) and camera.up_cam == (0, -1, 0)
     assert found[0].category == "chair" and (depth_m == 2.0).all()
     assert result.header.frame_id == "optical" and result.track_ids == (1,)
-    assert result.timing_ms["align/total"] == 1.5 and {"decode", "align"} <= set(result.timing_ms)
+    assert result.timing_ms["align/total"] == 1.5 and {"decode", "align", "track"} <= set(result.timing_ms)
     assert result.warnings == ()
 
 
