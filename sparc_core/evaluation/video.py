@@ -20,8 +20,9 @@ from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
 from sparc_core.pipeline import Aligner
-from sparc_core.synth.sequence import SequenceConfig, SequenceFrame, SequenceWorld
-from sparc_core.tracking.tracker import TrackerConfig
+from sparc_core.synth.sequence import SequenceFrame, SequenceWorld
+from sparc_core.synth.sequence_room import SequenceConfig
+from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.video import VideoAligner, VideoResult
 
 MAIN = next(iter(THRESHOLDS))

@@ -138,8 +138,8 @@ def align_sequence(options: SequenceOptions, load_aligner: Callable, load_percep
     Raises ValueError or OSError naming what was wrong; lines of frames before a bad one stay written.
     """
     # torch and the network take seconds to import: not for --help, nor for a wrong file name.
+    from sparc_core.tracking.config import TrackerConfig
     from sparc_core.tracking.smoothing import SmoothingConfig
-    from sparc_core.tracking.tracker import TrackerConfig
     from sparc_core.tracking.video import VideoAligner
     from sparc_core.visualise import RoomScene
 

@@ -41,7 +41,7 @@ def video(
     from sparc_core.evaluation.plots import plot_video
     from sparc_core.evaluation.video import METHODS, VideoBenchConfig
     from sparc_core.evaluation.video_report import summarise_recoveries, summarise_video, video_table
-    from sparc_core.synth.sequence import SequenceConfig
+    from sparc_core.synth.sequence_room import SequenceConfig
 
     with report_bad_input():
         names = tuple(method) if method else tuple(m.name for m in METHODS)

@@ -8,7 +8,6 @@ for a while. The room frame has its origin on the floor, y up; the arc lies on t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -18,56 +17,19 @@ import torch
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose
-from sparc_core.geometry.rotation import rotation_y
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise, jitter_boxes
 from sparc_core.synth.observe import MIN_BOX_PX, detect
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.render import SceneRenderer
-from sparc_core.synth.scenes import BACKED, SceneBatch, rectangles_overlap
+from sparc_core.synth.scenes import SceneBatch
+from sparc_core.synth.sequence_room import SequenceConfig, SequenceRoom
 from sparc_core.types import Camera, Detection
 
 ROOM_HALF_M = 3.0  # in x and z; the camera walks beyond the wall of positive z, which is not there
 ROOM_HEIGHT_M = 2.6
-ARC_RADIUS_M = (2.6, 3.4)  # of the camera about the middle of the furniture
-PATH_HALF_M, PATH_BEHIND_M = 1.1, 0.85  # of the chair that moves, beside and behind the other one
-FURNITURE_HALF_M = (2.3, 1.7)  # furniture stands this far from the middle, in x and z
-PLACEMENT_TRIES, LAYOUT_TRIES = 200, 20
 RGB_NOISE = 3.0
 MAX_RANGE_M = 8.0
 SENSOR_ONLY = NoiseConfig(perfect=0.0, sensor=1.0, monocular=0.0, none=0.0)
-
-
-@dataclass(frozen=True)
-class SequenceConfig:
-    """frames at fps; objects: pieces of furniture that are detected, the two chairs among them; clutter:
-    others. dropout: share of the detections that fail alone; gap_every_s: mean time between longer failures
-    of an object, gap_s: how long these are. scale_jitter: how far sizes deviate from the CAD model's.
-    gravity: whether cameras know it.
-
-    Raises ValueError naming the field out of range.
-    """
-
-    frames: int = 600
-    fps: float = 30.0
-    objects: tuple[int, int] = (5, 8)
-    clutter: int = 1
-    dropout: float = 0.05
-    gap_every_s: float = 8.0
-    gap_s: tuple[float, float] = (0.3, 1.5)
-    box_jitter: float = 0.05
-    scale_jitter: float = 0.12
-    gravity: bool = True
-    width_px: int = 640
-    height_px: int = 480
-    focal_px: float = 500.0
-
-    def __post_init__(self):
-        if self.frames < 1 or not self.fps > 0:
-            raise ValueError(f"sequence frames and fps must be positive, got {self.frames}, {self.fps}")
-        if not 2 <= self.objects[0] <= self.objects[1]:
-            raise ValueError(f"sequence objects must be (low, high) from 2 on, got {self.objects}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"sequence dropout must be in [0, 1), got {self.dropout}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +62,8 @@ class SequenceWorld:
         self._generator = torch.Generator().manual_seed(seed)
         self.cad, self._caster = CadTensors.from_library(library), RayCaster(library)
         self._renderer = SceneRenderer(self._caster)
-        low, high = self.config.objects
-        self.count = int(self._rng.integers(low, high + 1))
-        self._furnish()
-        self._phase = self._rng.uniform(0, 2 * math.pi, 3)
+        self.room = SequenceRoom(library, self.config, self._rng)
+        self.models, self.count = self.room.models, self.room.count
         self._gaps = [self._draw_gaps() for _ in range(self.count)]
         self._albedo = torch.from_numpy(self._rng.uniform(0.05, 0.95, (1, len(self.models) + 5, 3))).float()
         is_display = torch.tensor([[library.models[m].category == "display" for m in self.models]])
@@ -126,96 +86,6 @@ class SequenceWorld:
         for number in range(self.config.frames):
             yield self._frame(number / self.config.fps)
 
-    def camera_pose(self, time_s: float) -> np.ndarray:
-        """(4, 4) camera in the room at a time."""
-        a, b, c = self._phase
-        low, high = ARC_RADIUS_M
-        angle = 1.0 * math.sin(2 * math.pi * time_s / 19 + a)
-        radius = (low + high) / 2 + (high - low) / 2 * math.sin(2 * math.pi * time_s / 13 + b)
-        height = 1.35 + 0.3 * math.sin(2 * math.pi * time_s / 11 + c)
-        position = np.array([radius * math.sin(angle), height, radius * math.cos(angle)])
-        across = np.array([math.cos(angle), 0.0, -math.sin(angle)])
-        look = 1.3 * math.sin(2 * math.pi * time_s / 9 + b) * across + np.array([0.0, 0.45, 0.0])
-        return look_at(position, look)
-
-    def object_poses(self, time_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """R (O', 3, 3), T (O', 3), S (O', 3) in the room and moving (O',), clutter included."""
-        T, moving = self._T.copy(), np.zeros(len(self._T), dtype=bool)
-        share, is_moving = self._slide(time_s)
-        T[1] += (2 * share - 1) * PATH_HALF_M * self._along
-        moving[1] = is_moving
-        return self._R, T, self._S, moving
-
-    def _slide(self, time_s: float) -> tuple[float, bool]:
-        """How far along its path the second chair is (0 to 1), and whether it moves: there and back, with
-        rests of 4 s in between, 5 s for each way."""
-        inside = time_s % 18.0
-        for begin, ahead in ((4.0, True), (13.0, False)):
-            if begin <= inside < begin + 5.0:
-                share = (1 - math.cos(math.pi * (inside - begin) / 5.0)) / 2
-                return (share if ahead else 1 - share), True
-        return (1.0, False) if 9.0 <= inside < 13.0 else (0.0, False)
-
-    def _furnish(self) -> None:
-        """Choose the furniture and place it; what finds no place is chosen again."""
-        for _ in range(LAYOUT_TRIES):
-            self._choose_models()
-            if self._place():
-                return
-        raise ValueError(
-            f"the sequence's furniture finds no place in {LAYOUT_TRIES} tries: take fewer objects"
-        )
-
-    def _choose_models(self) -> None:
-        chairs = self.library.indices_of_category("chair")
-        if not len(chairs):
-            raise ValueError("the sequence needs a CAD library with chairs, got none")
-        chair = int(self._rng.choice(chairs))
-        categories = [c for c in self.library.categories if c != "display"]  # displays need a table
-        others = [
-            int(self._rng.choice(self.library.indices_of_category(self._rng.choice(categories))))
-            for _ in range(self.count - 2 + self.config.clutter)
-        ]
-        self.models = [chair, chair, *others]
-
-    def _place(self) -> bool:
-        """Poses in the room: the chairs first, with the path behind them kept free, then the others. False
-        when one of them finds no place."""
-        count, jitter = len(self.models), self.config.scale_jitter
-        extents = np.array([self.library.models[m].extents_m for m in self.models], dtype=np.float64)
-        self._S = extents * self._rng.uniform(1 - jitter, 1 + jitter, (count, 1))
-        self._S[1] = self._S[0]  # equal chairs are equal in size, too
-        self._T, yaw = np.zeros((count, 3)), self._rng.uniform(-math.pi, math.pi, count)
-        for i, model in enumerate(self.models):
-            if self.library.models[model].category in BACKED:
-                yaw[i] = self._rng.uniform(-1.2, 1.2)
-        turn = self._rng.uniform(-0.3, 0.3)
-        self._along = np.array([math.cos(turn), 0.0, -math.sin(turn)])
-        behind = np.array([-math.sin(turn), 0.0, -math.cos(turn)])
-        self._T[0] = np.array([*self._rng.uniform((-0.5, 0.1), (0.5, 0.6))])[[0, 1, 1]] * (1, 0, 1)
-        self._T[1] = self._T[0] + PATH_BEHIND_M * behind
-        half = self._S[:, [0, 2]] / 2
-        chair = float(np.linalg.norm(half[0]))
-        taken = [(self._T[0], half[0], yaw[0]),
-                 (self._T[1], np.array([PATH_HALF_M + chair, chair]), turn)]  # fmt: skip
-        for i in range(2, count):
-            place = self._free_place(half[i], yaw[i], taken)
-            if place is None:
-                return False
-            self._T[i] = place
-            taken.append((self._T[i], half[i], yaw[i]))
-        self._T[:, 1] = self._S[:, 1] / 2
-        self._R = rotation_y(torch.from_numpy(yaw)).numpy()
-        return True
-
-    def _free_place(self, half: np.ndarray, yaw: float, taken: list) -> np.ndarray | None:
-        for _ in range(PLACEMENT_TRIES):
-            x, z = self._rng.uniform(-1, 1, 2) * FURNITURE_HALF_M
-            if not any(_overlap((x, z), half + 0.05, yaw, place[[0, 2]], size, turned)
-                       for place, size, turned in taken):  # fmt: skip
-                return np.array([x, 0.0, z])
-        return None
-
     def _draw_gaps(self) -> list[tuple[float, float]]:
         """(begin, end) of the times in which an object is not detected."""
         gaps, time_s = [], 1.0
@@ -226,8 +96,8 @@ class SequenceWorld:
             gaps.append((time_s, time_s + self._rng.uniform(*self.config.gap_s)))
 
     def _frame(self, time_s: float) -> SequenceFrame:
-        T_room_cam = self.camera_pose(time_s)
-        R, T, S, moving = self.object_poses(time_s)
+        T_room_cam = self.room.camera_pose(time_s)
+        R, T, S, moving = self.room.object_poses(time_s)
         scene = self._scene(T_room_cam, R, T, S)
         view = self._renderer.render(scene)
         depth = self._renderer.sensor_depth(scene, 0, view, self._noise, self._generator)
@@ -284,24 +154,6 @@ class SequenceWorld:
             albedo=self._albedo,
             recoloured=torch.zeros(1, count, dtype=torch.bool),
         )
-
-
-def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(4, 4) of an optical camera at `position` that looks at `target`, upright in a frame whose y is up."""
-    forward = (target - position) / np.linalg.norm(target - position)
-    right = np.cross(forward, (0.0, 1.0, 0.0))
-    right /= np.linalg.norm(right)
-    T = np.eye(4)
-    T[:3, :3] = np.stack((right, np.cross(forward, right), forward), -1)
-    T[:3, 3] = position
-    return T
-
-
-def _overlap(centre_a, half_a, yaw_a, centre_b, half_b, yaw_b) -> bool:
-    values = (
-        torch.as_tensor(v, dtype=torch.float64) for v in (centre_a, half_a, yaw_a, centre_b, half_b, yaw_b)
-    )
-    return bool(rectangles_overlap(*values))
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float] | None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparc_core.pipeline import Aligner
-from sparc_core.tracking.tracker import Tracker, TrackerConfig, TrackerUpdate
+from sparc_core.tracking.config import TrackerConfig
+from sparc_core.tracking.tracker import Tracker, TrackerUpdate
 from sparc_core.types import AlignmentResult, Camera, Detection
 
 

@@ -8,7 +8,8 @@ import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.camera import project
-from sparc_core.synth.sequence import SequenceConfig, SequenceWorld, look_at
+from sparc_core.synth.sequence import SequenceWorld
+from sparc_core.synth.sequence_room import SequenceConfig, look_at
 
 CONFIG = SequenceConfig(frames=3, objects=(5, 5), clutter=1, dropout=0.0, gap_every_s=1e9, width_px=320,
                         height_px=240, focal_px=250.0)  # fmt: skip
@@ -39,7 +40,7 @@ def test_the_camera_looks_where_it_should():
 
 
 def test_everything_stands_on_the_floor_without_standing_in_something_else(world):
-    R, T, S, _ = world.object_poses(0.0)
+    R, T, S, _ = world.room.object_poses(0.0)
     np.testing.assert_allclose(T[:, 1], S[:, 1] / 2)
     np.testing.assert_allclose(R[:, :, 1], np.tile((0, 1, 0), (len(R), 1)), atol=1e-12)
     radius = S[:, [0, 2]].min(1) / 2  # of the circles inside the footprints
@@ -50,15 +51,15 @@ def test_everything_stands_on_the_floor_without_standing_in_something_else(world
 
 def test_the_second_chair_is_the_firsts_equal_and_passes_behind_it_and_back(world):
     assert world.models[0] == world.models[1]
-    places = np.array([world.object_poses(t)[1] for t in np.arange(0, 18, 0.1)])
+    places = np.array([world.room.object_poses(t)[1] for t in np.arange(0, 18, 0.1)])
     first, second = places[:, 0], places[:, 1]
     assert np.ptp(first, axis=0).max() == 0 and np.ptp(places[:, 2:], axis=0).max() == 0
-    beside = (second - first) @ world._along
+    beside = (second - first) @ world.room.along
     assert beside.min() == pytest.approx(-1.1) and beside.max() == pytest.approx(1.1)
     assert (second[:, 2] < first[:, 2] - 0.5).all()  # always behind, seen from the camera's side
     step = np.linalg.norm(np.diff(second, axis=0), axis=1)
     assert step.max() / 0.1 < 0.8
-    moving = np.array([world.object_poses(t)[3][1] for t in np.arange(0, 18, 0.1)])
+    moving = np.array([world.room.object_poses(t)[3][1] for t in np.arange(0, 18, 0.1)])
     assert (step[~moving[:-1] & ~moving[1:]] < 1e-9).all()
 
 
@@ -82,16 +83,18 @@ def test_poses_in_the_room_are_the_same_from_every_camera(world, frames):
     for frame in frames:
         T = frame.T_room_cam
         in_room = frame.truth.T.numpy() @ T[:3, :3].T + T[:3, 3]
-        np.testing.assert_allclose(in_room, world.object_poses(frame.stamp_s)[1][: world.count], atol=1e-5)
+        np.testing.assert_allclose(
+            in_room, world.room.object_poses(frame.stamp_s)[1][: world.count], atol=1e-5
+        )
         np.testing.assert_allclose(T[:3, :3].T @ (0, 1, 0), frame.camera.up_cam, atol=1e-6)
 
 
 def test_the_seed_fixes_the_room(library, world):
     again = SequenceWorld(library, CONFIG, seed=3)
     assert again.models == world.models
-    np.testing.assert_array_equal(again.object_poses(5.0)[1], world.object_poses(5.0)[1])
+    np.testing.assert_array_equal(again.room.object_poses(5.0)[1], world.room.object_poses(5.0)[1])
     other = SequenceWorld(library, CONFIG, seed=4)
-    assert np.abs(other.object_poses(5.0)[1] - world.object_poses(5.0)[1]).max() > 0.1
+    assert np.abs(other.room.object_poses(5.0)[1] - world.room.object_poses(5.0)[1]).max() > 0.1
 
 
 def test_dropouts_leave_detections_out(library):

@@ -8,9 +8,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sparc_core.tracking.association import UNMATCHED_COST, association_cost, box_iou, match
+from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.depth_distance import depth_distances
 from sparc_core.tracking.track import expect
-from sparc_core.tracking.tracker import Tracker, TrackerConfig
+from sparc_core.tracking.tracker import Tracker
 from sparc_core.tracking.view import View
 from sparc_core.types import AlignedObject, Camera, Detection
 

@@ -16,8 +16,9 @@ from sparc_core.evaluation.video_report import (
     video_table,
 )
 from sparc_core.pipeline import Aligner
-from sparc_core.synth.sequence import SequenceConfig, SequenceWorld
-from sparc_core.tracking.tracker import TrackerConfig
+from sparc_core.synth.sequence import SequenceWorld
+from sparc_core.synth.sequence_room import SequenceConfig
+from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.video import VideoAligner
 
 CONFIG = SequenceConfig(frames=8, objects=(4, 4), dropout=0.0, gap_every_s=1e9, width_px=320, height_px=240,
