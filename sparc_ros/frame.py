@@ -17,8 +17,6 @@ from sparc_core.perception.see import Perception, Seen
 from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.smoothing import SmoothingConfig
 from sparc_core.tracking.tracker import TrackerUpdate
-from sparc_core.tracking.smoothing import SmoothingConfig
-from sparc_core.tracking.tracker import TrackerUpdate
 from sparc_core.tracking.video import VideoAligner
 from sparc_core.types import AlignedObject, AlignmentResult, Camera, Detection
 from sparc_ros import image_adapter, image_codec
