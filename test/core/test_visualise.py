@@ -1,5 +1,8 @@
 """Feature edges, silhouettes, hidden lines and scenes, against hand counts and analytic ray casting."""
 
+import base64
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -326,3 +329,16 @@ def test_wrong_scene_requests_are_refused(tmp_path):
         write_scene([], LIBRARY, tmp_path / "s.obj")
     with pytest.raises(ValueError, match="camera: expected a Camera with depth_m"):
         write_scene([], LIBRARY, tmp_path / "s.glb", depth_m=np.ones((2, 2)))
+
+
+def test_the_page_holds_the_same_scene_as_the_file(tmp_path):
+    camera, item = Camera(8, 6, 8.0, 8.0, 3.5, 2.5), placed((0.2, 0.3, 2.0))
+    write_scene([item], LIBRARY, tmp_path / "s.glb", camera=camera)
+    write_scene([item], LIBRARY, tmp_path / "a&b.html", camera=camera)
+    page = (tmp_path / "a&b.html").read_text()
+    assert "<title>a&amp;b</title>" in page
+    (encoded,) = re.findall(r'base64_data="([A-Za-z0-9+/=]+)"', page)
+    (tmp_path / "inside.glb").write_bytes(base64.b64decode(encoded))
+    file, shown = (trimesh.load(tmp_path / name) for name in ("s.glb", "inside.glb"))
+    assert {"0_box", "camera"} <= set(shown.graph.nodes)
+    np.testing.assert_allclose(shown.bounds, file.bounds)
