@@ -16,6 +16,7 @@ from sparc_core.types import AlignmentResult
 from sparc_ros.loading import load_aligner
 from sparc_ros.node import AlignNode
 from sparc_ros.run_node import run_node
+from sparc_ros.stopping import leave
 
 GPU_FAILS = 0.123
 NO_NETWORK = "no-network"
@@ -54,4 +55,4 @@ def load(parameters, library=None):
 
 
 if __name__ == "__main__":
-    sys.exit(run_node(lambda: AlignNode(load), "align_node"))
+    leave(run_node(lambda: AlignNode(load), "align_node"))

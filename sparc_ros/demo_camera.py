@@ -6,7 +6,6 @@ Out: image, camera info, aligned depth, detections (jittered true boxes), TF, an
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +25,7 @@ from sparc_ros.image_adapter import fill_image
 from sparc_ros.msg import AlignedObjectArray
 from sparc_ros.parameter_list import check_values, declare_parameters, parameter
 from sparc_ros.run_node import run_node
+from sparc_ros.stopping import leave
 from sparc_ros.transform_adapter import quaternion_xyzw
 
 LINK_FRAME = "camera_link"
@@ -147,4 +147,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

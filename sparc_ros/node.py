@@ -8,7 +8,6 @@ thread.
 from __future__ import annotations
 
 import functools
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from sparc_ros.parameter_list import declare_parameters, resolve_changes
 from sparc_ros.parameters import NodeParameters
 from sparc_ros.run_node import run_node
 from sparc_ros.services import NodeServices
+from sparc_ros.stopping import leave
 from sparc_ros.subscriptions import FrameInputs
 from sparc_ros.worker import LatestJobWorker, WorkerCounts
 
@@ -253,4 +253,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -26,7 +26,7 @@ from sparc_ros.bag_recorder import STORAGES, BagRecorder
 from sparc_ros.loading import load_aligner
 from sparc_ros.node import AlignNode
 from sparc_ros.run_node import BAD_PARAMETER
-from sparc_ros.stopping import end_in_time
+from sparc_ros.stopping import end_in_time, leave
 
 # A message that has not arrived after this long was lost on the way.
 ARRIVAL_TIMEOUT_S = 2.0
@@ -184,4 +184,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

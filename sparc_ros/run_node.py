@@ -6,15 +6,13 @@ Exit status: 0 when told to end (Ctrl-C, SIGTERM), 2 when a parameter keeps the 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
-from sparc_ros.stopping import end_in_time
+from sparc_ros.stopping import end_in_time, leave
 
 BAD_PARAMETER = 2
 
@@ -50,8 +48,6 @@ def run_node(make_node: Callable[[], Node], name: str, args: list[str] | None = 
             rclpy.try_shutdown()
     if not ended:
         # PyTorch cannot be interrupted within a forward pass, and tearing its libraries down under the
-        # running thread aborts the process. Nothing is left to save: leave without the teardown.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        # running thread aborts the process.
+        leave(0)
     return 0

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from typing import NoReturn
 
 # Of the 2 s that a user waits at most; what remains is for a machine that is busy.
 GRACE_S = 1.5
@@ -36,16 +37,27 @@ def end_in_time(grace_s: float = GRACE_S) -> None:
 def _wait_for_signal(read: int, grace_s: float) -> None:
     os.read(read, 1)
     time.sleep(grace_s)
-    # Whoever got here could not end by itself; nothing is left to save.
+    leave(0)  # whoever gets here could not end by itself
+
+
+def leave(status: int | str | None) -> NoReturn:
+    """End the process at once, when nothing is left to save; a text is an error, as for sys.exit.
+
+    The interpreter's own end takes PyTorch and Warp apart: seconds on a busy machine, in which no thread can
+    hurry it.
+    """
+    if isinstance(status, str):
+        sys.stderr.write(status + "\n")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(1 if isinstance(status, str) else status or 0)
 
 
-def start(module: str) -> int | str | None:
-    """Run main() of a module; 0 when it is told to end before it runs."""
+def start(module: str) -> NoReturn:
+    """Run main() of a module and end with its status; with 0 when it is told to end before it runs."""
     end_in_time()
     try:
-        return importlib.import_module(module).main()
+        status = importlib.import_module(module).main()
     except KeyboardInterrupt:
-        return 0
+        status = 0
+    leave(status)

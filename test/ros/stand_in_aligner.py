@@ -3,7 +3,6 @@
 Run as a script it is the align node with this aligner in place of the real one, in a process of its own.
 """
 
-import sys
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.types import AlignedObject, AlignmentResult, SkippedDetection
 from sparc_ros.node import AlignNode
 from sparc_ros.run_node import run_node
+from sparc_ros.stopping import leave
 
 # Scores of detections that make the aligner misbehave.
 BREAKS, HANGS = 0.111, 0.222
@@ -72,4 +72,4 @@ class StandInAligner:
 
 
 if __name__ == "__main__":
-    sys.exit(run_node(lambda: AlignNode(lambda *_: StandInAligner()), "align_node"))
+    leave(run_node(lambda: AlignNode(lambda *_: StandInAligner()), "align_node"))
