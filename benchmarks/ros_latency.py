@@ -69,6 +69,10 @@ def _window(camera: BenchCamera, node: NodeProcess, arguments) -> dict:
     seconds = time.monotonic() - start_s
     ages_ms = [1e3 * age_s for received_s, age_s in camera.ages_s if received_s >= start_s]
     sent = camera.sent - sent
+    if not ages_ms:
+        raise RuntimeError(
+            f"no answer in {seconds:.0f} s; the node's log:\n{node.log_path.read_text()[-2000:]}"
+        )
     return {
         "in Hz": round(sent / seconds, 1),
         "out Hz": round(len(ages_ms) / seconds, 1),
