@@ -40,6 +40,7 @@ PARAMETERS = {
     "masks": "sam:FILE: masks by segment-anything",
     "depth_model": "depth from the image without use_depth: shipped, a file of weights, hf:NAME or none",
     "retrieval": "how CAD models are chosen where detections name none: size, shipped or a file of weights",
+    "video_mode": "false: every image is searched anew",
     "image_transport": "raw or compressed",
     "up_source": "where gravity comes from: tf, imu or none",
     "fixed_frame": "TF frame that does not move and whose z axis is up",
