@@ -23,6 +23,7 @@ from sparc_core.types import AlignedObject, Camera, Detection, StartPose
 TRACK_START = "track"
 CUT_WEIGHT = 0.25  # of a sighting whose box the image's border cuts
 CONFIDENCE_GAIN = 0.4  # of a sighting's σ in the track's confidence: a single look's σ is noisy
+SAME_PLACE = 0.25  # of the mean extent
 FRESH_S = 0.3  # a box this old is about where the object is now
 
 
@@ -150,6 +151,7 @@ class Tracker:
         ]
         matched = {e.track.track_id for e in expected_of_object.values()}
         unseen = [_aged(e.track, elapsed_s, e.shown) for e in expected if e.track.track_id not in matched]
+        current, unseen, merged = self._merged(current, unseen)
         ended = tuple(track for track in unseen if self._is_over(track))
         alive = current + [track for track in unseen if not self._is_over(track)]
 
@@ -160,9 +162,25 @@ class Tracker:
             tuple(track.track_id for track in current),
             tuple(_posed(obj, track, view) for obj, track in zip(objects, current, strict=True)),
             self._tracks,
-            ended_by_jump + ended,
+            ended_by_jump + merged + ended,
             jumped,
         )
+
+    def _merged(self, current: list[Track], unseen: list[Track]):
+        """Of a seen and an unseen track in one place, which two things cannot be, the older id goes on with
+        what was seen; the tracks that end by it come third. A hidden object whose first glimpse was aligned
+        wrongly gets its id back so, once it is right."""
+        ended = []
+        for n, seen in enumerate(current):
+            for other in unseen:
+                if _in_one_place(seen, other):
+                    unseen = [track for track in unseen if track is not other]
+                    ended.append(max(seen, other, key=lambda track: track.track_id))
+                    first_seen_s = min(seen.first_seen_s, other.first_seen_s)
+                    older = min(seen.track_id, other.track_id)
+                    seen = replace(seen, track_id=older, first_seen_s=first_seen_s)
+            current[n] = seen
+        return current, unseen, tuple(ended)
 
     def _expected(self, view: View, stamp_s: float) -> list[Expectation]:
         return [expect(track, view, stamp_s, self.config.max_distance_m) for track in self._tracks]
@@ -254,6 +272,15 @@ class Tracker:
 
     def _is_over(self, track: Track) -> bool:
         return track.unseen_s > self.config.max_age_s or track.hidden_s > self.config.max_hidden_s
+
+
+def _in_one_place(a: Track, b: Track) -> bool:
+    """Whether two tracks of a category stand where only one thing can be: their centres are nearer than a
+    quarter of the smaller one's mean extent."""
+    if a.category != b.category or a.frame != b.frame:
+        return False
+    size = min(float(a.S_m.mean()), float(b.S_m.mean()))
+    return float(np.linalg.norm(a.T_m - b.T_m)) < SAME_PLACE * size
 
 
 def _posed(obj: AlignedObject, track: Track, view: View) -> AlignedObject:

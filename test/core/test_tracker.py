@@ -413,3 +413,36 @@ def test_somebody_can_correct_a_track():
     np.testing.assert_allclose(start.T_m, (0.1, 0, 3.1))
     with pytest.raises(ValueError, match="7 is not alive"):
         tracker.correct(7, R, np.zeros(3), np.ones(3))
+
+
+def test_of_two_tracks_in_one_place_the_older_id_goes_on():
+    # The chair hides; its first glimpse, aligned 0.8 m off, becomes a track of its own; then it is right.
+    tracker, T = Tracker(), camera_at(0.0)
+    hiding = wall(5.0, [(200, 100, 440, 380, 1.5)])
+    tracker.update([placed(0.0)], 0.0, CAMERA, T)
+    tracker.update([], 0.5, CAMERA, T, hiding)
+    wrong = dataclasses.replace(placed(0.8), score=0.2)
+    assert tracker.update([wrong], 1.0, CAMERA, T, hiding).track_ids == (2,)
+    right = dataclasses.replace(placed(0.02), box_xyxy=wrong.box_xyxy)
+    update = tracker.update([right], 1.1, CAMERA, T, hiding)
+    assert update.track_ids == (1,) and [t.track_id for t in update.ended] == [2]
+    assert [t.track_id for t in update.tracks] == [1] and update.tracks[0].first_seen_s == 0.0
+
+
+def test_two_things_seen_in_one_place_stay_two():
+    tracker = Tracker()
+    tracker.update([placed(0.0), placed(0.9)], 0.0, CAMERA)
+    assert tracker.update([placed(0.4), placed(0.45)], 0.1, CAMERA).track_ids == (1, 2)
+
+
+def test_a_glimpse_of_a_part_belongs_to_the_track_that_is_hidden_there():
+    tracker, T = Tracker(), camera_at(0.0)
+    sofa = placed(0.0, category="sofa", size=2.0)
+    x0, y0, x1, y1 = sofa.box_xyxy
+    tracker.update([sofa], 0.0, CAMERA, T)
+    tracker.update([], 0.5, CAMERA, T, wall(5.0, [(x0, y0, x1, y1, 1.5)]))
+    end = Detection((x1 - 40, y0 + 20, x1 - 2, y1 - 20), "sofa")
+    depth_m = wall(5.0, [(x0, y0, x1, y1, 2.2), (x0, y0, x1 - 42, y1, 1.5)])
+    (start,) = tracker.starts([end], 1.0, CAMERA, T, depth_m)
+    np.testing.assert_allclose(start.T_m, sofa.T_m)
+    assert tracker.starts([end], 1.0, CAMERA, T, wall(5.0)) == (None,)  # what is seen there is far behind
