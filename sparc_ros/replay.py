@@ -67,6 +67,14 @@ class Replay:
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self._node)
         self._executor.add_node(self._side)
+        try:
+            self._open_bags()
+        except Exception:
+            self._end_nodes()  # nobody else holds them
+            raise
+
+    def _open_bags(self) -> None:
+        options = self._options
         names = {self._side.resolve_topic_name(topic): kind for topic, kind in OUTPUTS.items()}
         played_too = {"/tf", "/tf_static"}
         self._player = BagPlayer(self._side, options.bag, leave_out=frozenset(set(names) - played_too))
@@ -100,6 +108,9 @@ class Replay:
         """Finish the new bag and end the node; False when its threads did not end in time."""
         self._recorder.close()
         self._player.close()
+        return self._end_nodes()
+
+    def _end_nodes(self) -> bool:
         ended = self._node.close()
         self._executor.shutdown(timeout_sec=0)
         self._node.destroy_node()

@@ -64,6 +64,7 @@ def demo(tmp_path_factory):
     probe.listener = TransformListener(buffer, probe.node)
     process = launch_demo(
         headless="true",
+        rgbd="true",
         frames=FRAMES,
         timeout_s=150,
         overlay=folder / "overlay.png",

@@ -272,6 +272,7 @@ def test_objects_in_the_output_frame(start):
     np.testing.assert_allclose(T_map_obj[:3, :3], R_MAP_CAM @ R_cam_obj, atol=1e-6)
     boxes = probe.spin_until(lambda: probe.with_stamp("detections_3d", stamp), "3D detections")
     assert boxes.header.frame_id == "map" and boxes.detections[0].bbox.center == obj.pose
+    probe.spin_until(lambda: probe.received["tf"], "the object's TF")
     (sent,) = probe.received["tf"][-1].transforms
     assert sent.header.frame_id == "map" and sent.transform.translation.x == obj.pose.position.x
 

@@ -102,7 +102,8 @@ def read(path):
 
 
 def test_at_full_speed_every_image_has_its_result_in_the_moving_camera(bag, tmp_path):
-    replayed(bag, tmp_path / "out")
+    # the probe's object moves with the camera, half a metre an image: no mean of its poses is wanted
+    replayed(bag, tmp_path / "out", smoothing=False)
     found = read(tmp_path / "out")
     objects = [message for _, message in found["/sparc/objects"]]
     stamps_s = [message.header.stamp.sec + message.header.stamp.nanosec * 1e-9 for message in objects]
