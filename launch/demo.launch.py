@@ -1,7 +1,7 @@
 """The demo: a synthetic camera in a furnished room, and the align node, which sees RGB alone or RGB-D.
 
 ros2 launch sparc_ros demo.launch.py                            runs on, with RViz where it is installed
-ros2 launch sparc_ros demo.launch.py rgbd:=true                 with a depth camera, boxes from outside
+ros2 launch sparc_ros demo.launch.py rgbd:=false                from RGB alone
 ros2 launch sparc_ros demo.launch.py headless:=true frames:=10  prints a table, writes a picture and ends
 """
 
@@ -47,9 +47,9 @@ ARGUMENTS = {
     "rate_hz": ("2.0", "images a second"),
     "seed": ("6", "chooses the furniture"),
     "rgbd": (
-        "false",
-        "false: the node is given RGB alone and predicts boxes, depth and CAD models; true: it is given the "
-        "depth camera's images and a detector's boxes",
+        "true",
+        "true: the node is given a depth camera's images and a detector's boxes; false: RGB alone, it predicts "
+        "boxes, depth and CAD models",
     ),
     "publish_model_ids": ("true", "whether the detections name their CAD model (rgbd)"),
     # Seeds that the shipped network has not seen in training.

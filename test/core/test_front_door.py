@@ -192,9 +192,11 @@ def test_the_build_is_renewed_when_files_come_or_messages_change(run, tmp_path):
 
 
 def test_demo_arguments_take_both_forms(run):
-    arguments = "headless:=true --frames 8 --timeout-s=3-4 a:=b-c --rgbd"
+    arguments = "headless:=true --frames 8 --timeout-s=3-4 a:=b-c --rgbd --rgb"
     script = f'launch_arguments {arguments}; echo "${{LAUNCH_ARGUMENTS[@]}}"'
-    assert run(script=script).stdout == "headless:=true frames:=8 timeout_s:=3-4 a:=b-c rgbd:=true\n"
+    assert (
+        run(script=script).stdout == "headless:=true frames:=8 timeout_s:=3-4 a:=b-c rgbd:=true rgbd:=false\n"
+    )
     assert "'x'" in run(script="launch_arguments x").stderr
 
 
