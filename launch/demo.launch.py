@@ -48,8 +48,8 @@ ARGUMENTS = {
     "seed": ("6", "chooses the furniture"),
     "rgbd": (
         "true",
-        "true: the node is given a depth camera's images and a detector's boxes; false: RGB alone, it predicts "
-        "boxes, depth and CAD models",
+        "true: the node is given a depth camera's images and a detector's boxes; false: RGB alone, it "
+        "predicts boxes, depth and CAD models",
     ),
     "publish_model_ids": ("true", "whether the detections name their CAD model (rgbd)"),
     # Seeds that the shipped network has not seen in training.

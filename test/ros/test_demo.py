@@ -160,6 +160,22 @@ def test_marker_meshes_load_and_their_silhouettes_cover_the_objects(demo):
     assert np.median(overlaps) > 0.8 and min(overlaps) > 0.4, overlaps
 
 
+def test_the_demo_runs_from_rgb_alone(tmp_path):
+    """How well is measured by `sparc evaluate rgb`; here the node must see, align and publish by itself."""
+    report = tmp_path / "report.json"
+    process = launch_demo(
+        headless="true", rgbd="false", frames=1, timeout_s=120, overlay=tmp_path / "o.png", report=report
+    )
+    try:
+        output, _ = process.communicate(timeout=150)
+    finally:
+        end(process)
+    assert process.returncode == 0, output
+    (scores,) = json.loads(report.read_text())["frames"]
+    assert len(scores) >= 2, output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
