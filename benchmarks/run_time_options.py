@@ -2,12 +2,14 @@
 
     ./run python benchmarks/run_time_options.py --out benchmarks/results/run_time_options
 
-Every row changes something of the default `AlignerConfig`; all rows see the same images. Writes a table
-(options.md), the figures (options.json) and a plot of accuracy over latency (options.png).
+Every row changes something of the default `AlignerConfig`, or (`gravity: False`) keeps the up direction from
+the aligner; all rows see the same images. Writes a table (options.md), the figures (options.json) and a plot
+of accuracy over latency (options.png).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -39,6 +41,8 @@ ROWS = {
     "5 updates": {"refinements": 5},
     "no fit to depth": {"depth_fit": False},
     "no masks from depth": {"depth_masks": False},
+    "gravity estimated": {"gravity": False},
+    "gravity unknown": {"gravity": False, "estimate_gravity": False},
 }
 TRACK = "sensor, right model"
 _runner, _aligners = None, {}
@@ -76,10 +80,20 @@ def _start(images: int, weights: Path | None, rows: dict[str, dict]) -> None:
     global _runner
     torch.set_num_threads(1)
     _runner = BenchRunner(BenchConfig(images=images, tracks=(TRACK,)), weights)
-    for name, options in rows.items():
-        _aligners[name] = Aligner.load(
-            weights, _runner.library, device="cpu", config=AlignerConfig(**options)
-        )
+    for name, row in rows.items():
+        options = {key: value for key, value in row.items() if key != "gravity"}
+        aligner = Aligner.load(weights, _runner.library, device="cpu", config=AlignerConfig(**options))
+        _aligners[name] = aligner if row.get("gravity", True) else _WithoutGravity(aligner)
+
+
+class _WithoutGravity:
+    """An aligner that is not told which way is up."""
+
+    def __init__(self, aligner: Aligner):
+        self.aligner, self.cad = aligner, aligner.cad
+
+    def align(self, image_rgb, camera, *inputs, **options):
+        return self.aligner.align(image_rgb, dataclasses.replace(camera, up_cam=None), *inputs, **options)
 
 
 def _run(number: int) -> list[dict]:
