@@ -3,7 +3,9 @@
     ./run python benchmarks/ablations.py --out runs/ablations --folder my_models --hold-out SOURCE
 
 Rows stand in config/training/ablations.yaml. A row that has been measured is not run again, so the command
-can be interrupted and repeated. Prints and writes one table (ablations.json, ablations.md).
+can be interrupted and repeated. When all are there, their latency is measured one after another, so that rows
+that train side by side do not count. Prints and writes one table (ablations.json, ablations.md) and a plot of
+accuracy over latency (ablations.png).
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import matplotlib
+import numpy as np
 import torch
 import typer
 
@@ -30,6 +34,7 @@ from sparc_core.refine.model import save_weights
 from sparc_core.training.train import TrainConfig, Trainer
 
 TRACKS = ("perfect, right model", "sensor, right model", "sensor, similar model", "mono, right model")
+LATENCY_ROOMS = 20
 # what is compared is the network: no fit to depth afterwards, and as many tokens as in training
 AS_TRAINED = AlignerConfig(depth_fit=False, n_bbox=0, n_cad=0)
 
@@ -83,7 +88,10 @@ def main(
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
         for name, seconds in pool.imap_unordered(_run, tasks, chunksize=1):
             typer.echo(f"{name}: {'measured before' if seconds is None else f'{seconds / 60:.1f} min'}")
-    _write(out, [task for task in tasks if (task.out / "result.json").exists()])
+    done = [task for task in tasks if (task.out / "result.json").exists()]
+    for task in done:
+        _measure_latency(task)
+    _write(out, done)
 
 
 def merged(base: dict, changes: dict) -> dict:
@@ -127,6 +135,21 @@ def _run(task: Task) -> tuple[str, float | None]:
     return task.row["name"], time.perf_counter() - began
 
 
+def _measure_latency(task: Task) -> None:
+    """Add "alignment_ms" to the row's result: median of the alignment of an image, with one thread."""
+    file = task.out / "result.json"
+    result = json.loads(file.read_text())
+    if "alignment_ms" in result:
+        return
+    torch.set_num_threads(1)
+    bench = dataclasses.replace(task.bench, images=LATENCY_ROOMS, tracks=(TRACKS[1],))
+    runner = BenchRunner(bench, task.out / "weights.safetensors", task.device, AS_TRAINED)
+    runner.run(0)  # the first image pays for what is set up once
+    times = [runner.run(number)[0]["alignment_ms"] for number in range(LATENCY_ROOMS)]
+    result["alignment_ms"] = round(float(np.median(times)), 1)
+    file.write_text(json.dumps(result, indent=1))
+
+
 def _models(task: Task, which: str) -> CadLibrary:
     parts = []
     if which in ("all", "procedural"):
@@ -151,10 +174,9 @@ def _write(out: Path, tasks: list[Task]) -> None:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for task, result in zip(tasks, results, strict=True):
         name = task.row["name"] + (f": {task.row['about']}" if "about" in task.row else "")
-        aligned = {track["track"]: track["latency_ms"]["alignment"]["p50"] for track in result["tracks"]}
         cells = [
             name, f"{task.config.steps} steps, {result['training_s'] / 60:.1f} min",
-            f"{result['parameters'] / 1e6:.2f} M", f"{aligned[TRACKS[1]]:.0f} ms",
+            f"{result['parameters'] / 1e6:.2f} M", f"{result['alignment_ms']:.0f} ms",
         ]  # fmt: skip
         for track in result["tracks"]:
             accuracy = list(track["all"]["accuracy"].values())
@@ -163,7 +185,25 @@ def _write(out: Path, tasks: list[Task]) -> None:
         lines.append("| " + " | ".join(cells) + " |")
     (out / "ablations.json").write_text(json.dumps(results, indent=1))
     (out / "ablations.md").write_text("\n".join(lines) + "\n")
+    _plot(results, out / "ablations.png")
     typer.echo("\n".join(lines))
+
+
+def _plot(results: list[dict], path: Path) -> None:
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for result in results:
+        x, y = result["alignment_ms"], result["tracks"][1]["all"]["accuracy"]
+        axes.plot(x, next(iter(y.values())), "o")
+        axes.annotate(
+            result["row"]["name"], (x, next(iter(y.values()))), xytext=(4, 3), textcoords="offset points",
+            fontsize=8,
+        )  # fmt: skip
+    axes.set(xlabel="alignment of an image, median ms", ylabel=f"{TRACKS[1]}: within 20 cm, 20°, 20 %, %")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":
