@@ -25,7 +25,8 @@ class MultiSparcNet(nn.Module):
     """The alignment network of Multi-SPARC, section 3.3.
 
     Decoding takes the mean over an object's latents through one shared MLP to 11 outputs; joint
-    decoding (the paper's ablation) takes the mean over all latents to N_mul · 11 outputs.
+    decoding (the paper's ablation) takes the mean over all latents to N_mul · 11 outputs. With joint encoding
+    or decoding the embedded tokens carry a learned mark of their object.
     """
 
     def __init__(self, config: NetworkConfig):
@@ -38,6 +39,10 @@ class MultiSparcNet(nn.Module):
                 nn.Linear(config.context_channels, width) if config.context_channels else None
             )
             self.embed_output = nn.Sequential(nn.GELU(), nn.Linear(width, width))
+        # joint options must be able to tell whose token it is; raw tokens bring the paper's detection id
+        self.marks = None
+        if config.embed_tokens and "joint" in (config.encoding, config.decoding):
+            self.marks = nn.Parameter(torch.randn(config.joint_objects, width) * 0.1)
         self.trunk = PerceiverTrunk(config, width if config.embed_tokens else config.token_channels)
         outputs = UPDATE_CHANNELS + 1
         if config.decoding == "joint":
@@ -62,6 +67,8 @@ class MultiSparcNet(nn.Module):
             embedded = self.embed_token(tokens)
             if self.embed_context is not None:
                 embedded = embedded + self.embed_context(context)[:, :, None]
+            if self.marks is not None:
+                embedded = embedded + self.marks[: tokens.shape[1], None]
             tokens = self.embed_output(embedded)
         latents = self.trunk(tokens, token_valid, object_valid)
         if self.config.decoding == "joint":

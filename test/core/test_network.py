@@ -144,9 +144,20 @@ def test_joint_variants_have_parameters_of_their_own():
         return sum(p.numel() for p in small_network(**changes).parameters())
 
     separate = parameters()
+    marks = 5 * 24
     # joint encoding: latents for each of the 5 objects; joint decoding: 5 · 11 outputs of a 48-wide MLP
-    assert parameters(encoding="joint") == separate + 4 * 5 * 24
-    assert parameters(decoding="joint") == separate + 4 * 11 * (48 + 1)
+    assert parameters(encoding="joint") == separate + marks + 4 * 5 * 24
+    assert parameters(decoding="joint") == separate + marks + 4 * 11 * (48 + 1)
+
+
+@pytest.mark.parametrize("variant", [{"encoding": "joint"}, {"decoding": "joint"}])
+def test_joint_variants_can_tell_whose_token_it_is(variant):
+    network = small_network(**variant)
+    tokens, context, token_valid, object_valid = batch_of(1, 3)
+    swapped = [2, 1, 0]
+    before = run(network, (tokens, context, token_valid, object_valid))
+    after = run(network, (tokens[:, swapped], context[:, swapped], token_valid[:, swapped], object_valid))
+    assert (after - before).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("variant", [{"encoding": "joint"}, {"decoding": "joint"}])
