@@ -31,7 +31,7 @@ ALLOWED = {
     "visualise": {"types", "geometry", "cad", "perception"},
     "datasets": {"types", "geometry", "cad", "files", "visualise"},
     "synth": {*_BELOW_INPUTS, "inputs"},
-    "training": {*_BELOW_PIPELINE, "synth", "retrieval"},
+    "training": {*_BELOW_PIPELINE, "synth", "retrieval", "datasets"},
     "evaluation": {
         *_BELOW_PIPELINE,
         "synth",
