@@ -25,7 +25,7 @@ ALLOWED = {
     "refine": {*_BELOW_INPUTS, "network", "inputs", "config", "weights_file"},
     "retrieval": _BELOW_PIPELINE,
     "pipeline": {*_BELOW_PIPELINE, "retrieval"},
-    "tracking": {"types", "geometry", "cad", "pipeline"},
+    "tracking": {"types", "geometry", "cad", "pipeline", "mapping"},
     "mapping": {"types", "geometry", "cad"},
     "files": {"types"},
     "visualise": {"types", "geometry", "cad", "perception"},
