@@ -73,7 +73,9 @@ def odds(score: np.ndarray) -> np.ndarray:
     return score / (1 - score)
 
 
-def turn_towards(sighting: Sighting, R: np.ndarray, symmetry: str) -> tuple[np.ndarray, np.ndarray]:
+def turn_towards(
+    sighting: Sighting | MapObject, R: np.ndarray, symmetry: str
+) -> tuple[np.ndarray, np.ndarray]:
     """The sighting's rotation and extents after the turn of the symmetry that brings it closest to R.
 
     A quarter turn swaps the extents along x and z. What looks the same from everywhere has one width.

@@ -7,11 +7,11 @@ stays, and waits for a sighting in its place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sparc_core.mapping.fuse import FuseConfig, fuse, rotation_distance_deg
+from sparc_core.mapping.fuse import FuseConfig, fuse, rotation_distance_deg, turn_towards
 from sparc_core.mapping.sighting import MapObject, Sighting
 
 
@@ -74,7 +74,11 @@ class _Entry:
             self.fuse()
 
     def fuse(self) -> None:
-        self.fused, self.fused_at = fuse(self.sightings, self.config), len(self.sightings)
+        found, before = fuse(self.sightings, self.config), self.fused
+        if before is not None:  # of turns that look the same, the one of before
+            R, S_m = turn_towards(found, before.R, found.symmetry)
+            found = replace(found, R=R, S_m=S_m)
+        self.fused, self.fused_at = found, len(self.sightings)
 
 
 class LiveMap:

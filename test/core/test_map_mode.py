@@ -139,6 +139,17 @@ def test_what_moves_has_no_fused_pose():
     assert live.add(1, sighting(9, (0.18, 0, 3)), box((0.18, 0, 3)), False, False) is not None
 
 
+def test_of_turns_that_look_the_same_the_first_one_stays():
+    rng = np.random.default_rng(0)
+    live, turns = LiveMap(), []
+    for i in range(60):
+        yaw = 180 * rng.integers(2) + rng.normal(0, 5)
+        seen = dataclasses.replace(sighting(i, (0, 0, 3), yaw, score=rng.uniform(0.5, 0.99)), symmetry="c2")
+        fused = live.add(1, seen, seen, doubtful=False, moving=False)
+        turns.append(fused.R[0, 0])
+    assert min(np.array(turns) * np.sign(turns[0])) > 0.9
+
+
 def test_what_should_be_seen_and_is_not_is_given_up_in_time():
     live = LiveMap(LiveMapConfig(forget_s=1.0))
     for number in (1, 2):
