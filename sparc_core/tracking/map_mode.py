@@ -126,6 +126,7 @@ class MapMode:
 
 
 def _in_camera(obj: AlignedObject, fused: MapObject, T_fixed_cam: np.ndarray) -> AlignedObject:
-    """The object in the fused pose; of a symmetric model, whichever turn was fused."""
+    """The object as it was fused: its pose, and the CAD model that most sightings agree on."""
     R = T_fixed_cam[:3, :3].T
-    return replace(obj, R=R @ fused.R, T_m=R @ (fused.T_m - T_fixed_cam[:3, 3]), S_m=fused.S_m)
+    T_m = R @ (fused.T_m - T_fixed_cam[:3, 3])
+    return replace(obj, model_id=fused.model_id, R=R @ fused.R, T_m=T_m, S_m=fused.S_m)

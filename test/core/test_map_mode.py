@@ -223,6 +223,15 @@ def test_a_bad_first_glimpse_gets_its_id_back_once_it_is_right_and_its_own_ends(
     assert list(video.map_mode.objects) == [first]
 
 
+def test_the_cad_model_is_the_one_that_most_sightings_agree_on():
+    world = World({"chair": placed(0.0)})
+    video = mapped(world)
+    world.play(video, ways(8, ["chair"]))
+    world.objects["chair"] = dataclasses.replace(placed(0.0), model_id="chair_7")
+    assert world.play(video, ways(3, ["chair"]))[-1]["chair"][1].model_id == "chair_0"
+    assert video.map_mode.objects[1].model_id == "chair_0"
+
+
 def test_another_category_in_the_place_is_another_object():
     world = World({"chair": placed(0.0), "bin": placed(0.0, category="bin")})
     video = mapped(world)
