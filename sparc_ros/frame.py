@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sparc_core.perception.see import Perception, Seen
 from sparc_core.tracking.config import TrackerConfig
+from sparc_core.tracking.map_mode import LiveMapConfig
 from sparc_core.tracking.smoothing import SmoothingConfig
 from sparc_core.tracking.tracker import TrackerUpdate
 from sparc_core.tracking.video import VideoAligner
@@ -102,7 +104,8 @@ class FrameProcessor:
         self, aligner, topics: Topics, parameters: NodeParameters, file_detections=None, perception=None
     ):
         """perception: a `Perception` for what is not subscribed; None where everything is."""
-        self._video = VideoAligner(aligner)
+        live_map = LiveMapConfig() if parameters.map_mode else None
+        self._video = VideoAligner(aligner, live_map=live_map)
         self._perception = perception or Perception()
         self._topics = topics
         self._file_detections: tuple[Detection, ...] | None = file_detections
@@ -128,11 +131,25 @@ class FrameProcessor:
         )
 
     def reset_tracks(self) -> int:
-        """End every track; returns how many there were. From the thread of `process`."""
-        return len(self._video.tracker.reset())
+        """End every track and forget the map; returns how many tracks there were. From the thread of
+        `process`."""
+        return self._video.reset()
+
+    def save_map(self) -> str:
+        """Write the map to `map_file`; says what was written. From the thread of `process`. Raises ValueError
+        naming the parameter that is missing, OSError for a file that cannot be written."""
+        parameters = self._parameters
+        if not parameters.map_mode:
+            raise ValueError("there is no map: the parameter map_mode is false")
+        if not parameters.map_file:
+            raise ValueError("parameter map_file: must name a file, got ''")
+        path = Path(parameters.map_file).expanduser()
+        count = self._video.write_map(path, fixed_frame=parameters.fixed_frame)
+        return f"{count} objects in {path}"
 
     def process(self, messages: FrameMessages, place: CameraPlace) -> FrameResult:
         """Align and track the objects of one frame. Raises InputError naming a topic."""
+        self._check_place(place)
         start = time.perf_counter()
         image_rgb = self._image(messages.image)
         camera = self._camera(messages.info, image_rgb.shape, place)
@@ -170,6 +187,14 @@ class FrameProcessor:
             warnings=self._warnings(read, result, depth_m, place, update, messages.image.header),
             timing_ms=timing_ms,
         )
+
+    def _check_place(self, place: CameraPlace) -> None:
+        map_mode = self._video.map_mode
+        if map_mode is not None and place.T_fixed_cam is None and not map_mode.images:
+            raise InputError(
+                f"map_mode: TF does not tell yet where the camera is in fixed_frame "
+                f"({self._parameters.fixed_frame!r}): {place.motion_problem}"
+            )
 
     def _image(self, msg) -> np.ndarray:
         compressed = self._parameters.image_transport == "compressed"

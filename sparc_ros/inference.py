@@ -85,6 +85,10 @@ class Inference:
         self.outputs.clear_markers()
         return self._processor.reset_tracks()
 
+    def save_map(self) -> str:
+        """Write the map of map_mode; see `FrameProcessor.save_map`."""
+        return self._processor.save_map()
+
     def close(self) -> None:
         """Take topics and subscriptions away."""
         self._closed = True

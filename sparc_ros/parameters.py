@@ -171,6 +171,13 @@ class NodeParameters:
     smoothing: bool = parameter(
         True, "Publish the mean of a track's sightings while the object stands still.", read_only=False
     )
+    map_mode: bool = parameter(
+        False,
+        "Fuse each object's sightings in fixed_frame over all the time; ids return after an object was away.",
+    )
+    map_file: str = parameter(
+        "", "Where the service `sparc/save_map` writes the map of map_mode (JSON).", read_only=False
+    )
     track_max_age_s: float = parameter(
         2.0,
         "A track ends when unseen this long while it should be seen (s).",
@@ -211,6 +218,8 @@ class NodeParameters:
         parse_scale_modes(self.scale_modes)
         if self.up_source == "tf" and not self.fixed_frame:
             raise ValueError("parameter fixed_frame: must name a frame when up_source is 'tf', got ''")
+        if self.map_mode and not self.fixed_frame:
+            raise ValueError("parameter fixed_frame: must name a frame when map_mode is on, got ''")
         if self.fill_holes and self.depth_model == "none":
             raise ValueError("parameter fill_holes: needs a depth_model, got 'none'")
         if self.detections_source == "file" and not self.detections_file:

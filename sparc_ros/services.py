@@ -1,4 +1,4 @@
-"""The node's services: `sparc/reset_tracks`, `sparc/align_once`, `sparc/reload_cad_library`.
+"""The services below `sparc/`: `reset_tracks`, `save_map`, `align_once`, `reload_cad_library`.
 
 Each answers when it is done, without holding up the executor: what takes time happens in the inference
 thread or in one of its own.
@@ -30,6 +30,7 @@ class NodeServices:
         group = ReentrantCallbackGroup()
         for kind, name, answer in (
             (Trigger, "sparc/reset_tracks", self._reset_tracks),
+            (Trigger, "sparc/save_map", self._save_map),
             (AlignOnce, "sparc/align_once", self._align_once),
             (Trigger, "sparc/reload_cad_library", self._reload_cad_library),
         ):
@@ -38,6 +39,12 @@ class NodeServices:
     async def _reset_tracks(self, request, response):
         response.success, response.message = await self._in_inference_thread(
             lambda: f"{self._node.inference.reset_tracks()} tracks ended"
+        )
+        return response
+
+    async def _save_map(self, request, response):
+        response.success, response.message = await self._in_inference_thread(
+            lambda: self._node.inference.save_map()
         )
         return response
 

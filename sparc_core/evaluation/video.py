@@ -19,6 +19,7 @@ from sparc_core.evaluation.report import poses_of
 from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
+from sparc_core.mapping.live_map import LiveMapConfig
 from sparc_core.pipeline import Aligner
 from sparc_core.synth.sequence import SequenceFrame, SequenceWorld
 from sparc_core.synth.sequence_room import SequenceConfig
@@ -34,12 +35,14 @@ RECOVERY_LIMIT_S = 3.0  # of being detected; a track that is still wrong then ha
 @dataclass(frozen=True)
 class Method:
     """One way to go through a video. search: every image is searched anew; camera_pose: whether the tracker
-    is told the camera's motion; smoothing: of the published poses."""
+    is told the camera's motion; smoothing: of the published poses; map_mode: poses fused over the whole
+    video, ids that return."""
 
     name: str
     search: bool = False
     smoothing: bool = False
     camera_pose: bool = True
+    map_mode: bool = False
 
 
 METHODS = (
@@ -47,6 +50,7 @@ METHODS = (
     Method("search in every image, smoothed", search=True, smoothing=True),
     Method("tracks"),
     Method("tracks, smoothed", smoothing=True),
+    Method("map mode", smoothing=True, map_mode=True),
     Method("tracks, smoothed, camera motion unknown", smoothing=True, camera_pose=False),
 )
 
@@ -113,7 +117,8 @@ class _MethodRun:
     def __init__(self, aligner: Aligner, method: Method, tracker: TrackerConfig):
         self.method = method
         config = tracker if method.smoothing else replace(tracker, smoothing=None)
-        self.video = VideoAligner(aligner, config, search_always=method.search)
+        live_map = LiveMapConfig() if method.map_mode else None
+        self.video = VideoAligner(aligner, config, search_always=method.search, live_map=live_map)
         self.objects: list[dict] = []
         self.images: list[dict] = []
 

@@ -11,6 +11,7 @@ from sparc_core.evaluation.report import percent, within_limits
 from sparc_core.geometry.errors import THRESHOLDS
 
 WINDOW_S = 1.0  # jitter is the standard deviation over windows of this length
+ABSENCE_S = 0.5  # an object that was not detected for so long has been away
 FULL_WINDOW = 0.8  # of its images, in which the object must be detected
 
 
@@ -30,6 +31,7 @@ def summarise_video(name: str, objects: list[dict], images: list[dict], fps: flo
             "scale_percent": round(float(np.median(columns["scale"])) * 100, 2),
         },
         **ids,
+        "returns": count_returns(objects),
         "jitter": jitter(objects, fps),
         "searched_share": percent_of(sum(i["searched"] for i in images), sum(i["objects"] for i in images)),
         "latency_ms": {
@@ -55,6 +57,22 @@ def count_switches(objects: list[dict]) -> dict[str, int]:
         last[sequence, number] = track
         owner.setdefault((sequence, track), number)
     return {"switches": switches, "swaps": swaps, "tracks": len(owner)}
+
+
+def count_returns(objects: list[dict]) -> dict:
+    """Of objects that are detected again after at least `ABSENCE_S`: how often, and the percentage under the
+    id of before."""
+    last: dict[tuple, tuple[float, int]] = {}
+    kept = []
+    for record in objects:
+        key = record["sequence"], record["object"]
+        if record["track"] == 0:  # not aligned
+            continue
+        stamp_s, track = last.get(key, (record["stamp_s"], record["track"]))
+        if record["stamp_s"] - stamp_s >= ABSENCE_S:
+            kept.append(record["track"] == track)
+        last[key] = record["stamp_s"], record["track"]
+    return {"absences": len(kept), "same_id": percent_of(sum(kept), len(kept))}
 
 
 def jitter(objects: list[dict], fps: float) -> dict:
@@ -125,7 +143,7 @@ def video_table(summaries: list[dict]) -> str:
     """A Markdown table, one row a method."""
     head = (
         "| method | 20 / 20 / 20 | 10 / 10 / 10 | 5 / 5 / 5 | median errors | id switches (swaps) "
-        "| jitter, position | jitter, rotation | searched | CPU time an image |"
+        "| same id after absence | jitter, position | jitter, rotation | searched | CPU time an image |"
     )
     lines = [head, "|" + "---|" * (head.count("|") - 1)]
     for s in summaries:
@@ -135,6 +153,7 @@ def video_table(summaries: list[dict]) -> str:
             f"{median['translation_cm']:.1f} cm, {median['rotation_deg']:.1f}°, "
             f"{median['scale_percent']:.1f} %",
             f"{s['switches']} ({s['swaps']})",
+            f"{s['returns']['same_id']:.0f} % of {s['returns']['absences']}",
             f"{spread['position_mm']['p50']:.1f} mm ({spread['position_mm']['p90']:.0f})",
             f"{spread['rotation_deg']['p50']:.2f}° ({spread['rotation_deg']['p90']:.1f})",
             f"{s['searched_share']:.1f} %", f"{ms['p50']:.0f} ms ({ms['p90']:.0f})",

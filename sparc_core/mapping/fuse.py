@@ -73,7 +73,9 @@ def odds(score: np.ndarray) -> np.ndarray:
     return score / (1 - score)
 
 
-def turn_towards(sighting: Sighting, R: np.ndarray, symmetry: str) -> tuple[np.ndarray, np.ndarray]:
+def turn_towards(
+    sighting: Sighting | MapObject, R: np.ndarray, symmetry: str
+) -> tuple[np.ndarray, np.ndarray]:
     """The sighting's rotation and extents after the turn of the symmetry that brings it closest to R.
 
     A quarter turn swaps the extents along x and z. What looks the same from everywhere has one width.
@@ -106,10 +108,10 @@ def _rotation_vote(
     sightings: Sequence[Sighting], weight: np.ndarray, symmetry: str, agree_deg: float
 ) -> tuple[int, np.ndarray]:
     """The sighting whose rotation the most weight agrees with, and who agrees (indices)."""
-    distance = np.array([
-        [rotation_distance_deg(a.R, b.R, symmetry) for b in sightings] for a in sightings
-    ])  # fmt: skip
-    agree = distance <= agree_deg
+    R = np.stack([s.R for s in sightings])
+    turns = R[:, None] @ Rotation.from_euler("y", turn_angles_rad(symmetry)[:, None]).as_matrix()
+    cosine = (np.einsum("nkij,mij->nkm", turns, R).max(1) - 1) / 2  # the nearest turn has the largest trace
+    agree = np.degrees(np.arccos(np.clip(cosine, -1, 1))) <= agree_deg
     leader = int(np.argmax(agree @ weight))
     return leader, np.flatnonzero(agree[leader])
 

@@ -24,9 +24,15 @@ def map_to_json(objects: Sequence[MapObject]) -> list[dict]:
     ]  # fmt: skip
 
 
-def write_map(path: Path, objects: Sequence[MapObject], frames: int, config: dict) -> None:
-    """Write a MAP.json in one piece; config: the resolved options it was made with."""
-    content = {"version": MAP_VERSION, "frames": frames, "objects": map_to_json(objects), "config": config}
+def write_map(
+    path: Path, objects: Sequence[MapObject], frames: int, config: dict, ids: Sequence[int] | None = None
+) -> None:
+    """Write a MAP.json in one piece; config: the resolved options it was made with; ids: of the objects,
+    where they have some (`id`)."""
+    entries = map_to_json(objects)
+    if ids is not None:
+        entries = [{"id": int(i), **entry} for i, entry in zip(ids, entries, strict=True)]
+    content = {"version": MAP_VERSION, "frames": frames, "objects": entries, "config": config}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     partial.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     os.replace(partial, path)

@@ -133,6 +133,14 @@ def command(
     reinit_score: Annotated[
         float, typer.Option(help="Tracks with a lower score are searched anew.", rich_help_panel=VIDEO)
     ] = 0.4,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="MAP.json to write: sightings fused, ids that return; needs --poses.",
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Align CAD models to the objects of one image, or of every image of a folder or a video: then
@@ -142,12 +150,14 @@ def command(
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width: nothing needs to be cut off
     try:
-        _check_outputs(out, overlay, scene)
+        _check_outputs(out, overlay, scene, map_file)
+        if map_file is not None and not is_sequence(image):
+            raise ValueError(f"--map {map_file}: expected only for a folder or video, got {image}")
         if is_sequence(image):
             _check_sequence_outputs(out, overlay)
             options = SequenceOptions(
                 image, camera, out, detections, depth, depth_scale, depth_predicted, poses, world_up, fps,
-                every, smooth, reinit_score, scene,
+                every, smooth, reinit_score, scene, map_file,
             )  # fmt: skip
             align_sequence(
                 options,
@@ -160,7 +170,7 @@ def command(
                     fill_holes, download, device.value,
                 ),
             )  # fmt: skip
-            written = [path for path in (out, scene) if path is not None]
+            written = [path for path in (out, scene, map_file) if path is not None]
             console.print("wrote " + ", ".join(escape(str(path)) for path in written), soft_wrap=True)
             return
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
@@ -249,13 +259,13 @@ def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:
         )
 
 
-def _check_outputs(out: Path, overlay: Path | None, scene: Path | None) -> None:
+def _check_outputs(out: Path, overlay: Path | None, scene: Path | None, map_file: Path | None) -> None:
     """Refuse what could not be written before the work is done, not after."""
     if overlay is not None:
         require_image_suffix(overlay)
     if scene is not None and scene.suffix.lower() not in (".glb", ".html"):
         raise ValueError(f"{scene}: expected a name ending in .glb or .html")
-    for option, path in (("--out", out), ("--overlay", overlay), ("--scene", scene)):
+    for option, path in (("--out", out), ("--overlay", overlay), ("--scene", scene), ("--map", map_file)):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"{option} {path}: expected a folder that exists, got {path.parent}")
         if path is not None and path.is_dir():

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from rich import box
@@ -40,7 +41,7 @@ class SequenceOptions:
     .jsonl; None: a detector finds them), depth (folder, or None) with its units per metre (None: the camera
     file's) and whether it is predicted, poses (trajectory, or None) with the axis of theirs that is up. fps,
     every: as for `ImageSequence`. smoothing, reinit_score: of the tracker. out (.jsonl), scene (.glb or
-    .html): written.
+    .html): written; map (.json): map mode, and its map written.
     """
 
     source: Path
@@ -57,6 +58,7 @@ class SequenceOptions:
     smoothing: bool = True
     reinit_score: float = 0.4
     scene: Path | None = None
+    map: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,8 @@ class _Inputs:
             raise ValueError(
                 f"--depth-scale: expected only together with --depth, got {options.depth_scale:g} alone"
             )
+        if options.map is not None and options.poses is None:
+            raise ValueError(f"--map {options.map}: needs --poses, where the camera was in a fixed frame")
         axis = UP_AXES[options.world_up]
         return cls(
             ImageSequence(options.source, options.fps, options.every),
@@ -138,6 +142,7 @@ def align_sequence(options: SequenceOptions, load_aligner: Callable, load_percep
     Raises ValueError or OSError naming what was wrong; lines of frames before a bad one stay written.
     """
     # torch and the network take seconds to import: not for --help, nor for a wrong file name.
+    from sparc_core.mapping.live_map import LiveMapConfig
     from sparc_core.tracking.config import TrackerConfig
     from sparc_core.tracking.smoothing import SmoothingConfig
     from sparc_core.tracking.video import VideoAligner
@@ -149,7 +154,8 @@ def align_sequence(options: SequenceOptions, load_aligner: Callable, load_percep
         smoothing=SmoothingConfig() if options.smoothing else None,
     )  # fmt: skip
     perception = load_perception()
-    video = VideoAligner(load_aligner(), config)
+    live_map = None if options.map is None else LiveMapConfig()
+    video = VideoAligner(load_aligner(), config, live_map=live_map)
     up = "-y" if inputs.trajectory is None else {"none": "z"}.get(options.world_up, options.world_up)
     room = RoomScene(video.aligner.cad_library, up) if options.scene is not None else None
     console, facts = Console(stderr=True), _facts(video, options)
@@ -173,14 +179,27 @@ def align_sequence(options: SequenceOptions, load_aligner: Callable, load_percep
     tracks = [t for t in video.tracker.tracks if t.sightings >= min(MIN_SIGHTINGS, aligned)]
     if room is not None:
         frame_of_scene = "camera" if inputs.trajectory is None else "fixed"
-        room.write(options.scene, [t for t in tracks if t.frame == frame_of_scene])
+        placed = [t for t in tracks if t.frame == frame_of_scene]
+        room.write(options.scene, placed if video.map_mode is None else _placed(video.map_mode.objects))
     _print_tracks(tracks, aligned)
+    if options.map is not None:
+        video.write_map(options.map, poses=str(options.poses))
+
+
+def _placed(objects: dict) -> list[SimpleNamespace]:
+    """The objects of a map as `RoomScene.write` wants them."""
+    return [
+        SimpleNamespace(track_id=number, model_id=o.model_id, R=o.R, T_m=o.T_m, S_m=o.S_m)
+        for number, o in objects.items()
+    ]
 
 
 def _align_frame(frame: VideoFrame, inputs: _Inputs, video, perception, options, room) -> dict:
     """The line of one frame, as plain JSON values."""
     inputs.check_image(frame)
     T_fixed_cam = inputs.pose(frame)
+    if T_fixed_cam is None and video.map_mode is not None and not video.map_mode.images:
+        raise ValueError(f"{options.poses}: no pose for frame {frame.name}: --map needs one to begin with")
     camera = inputs.frame_camera(T_fixed_cam)
     seen = perception.see(frame.image_rgb, camera, inputs.detections(frame), inputs.depth(frame))
     found = video.align(
@@ -211,7 +230,7 @@ def _facts(video, options: SequenceOptions) -> dict:
     sequence = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(options).items()
-        if name not in ("out", "scene")
+        if name not in ("out", "scene", "map")
     }
     aligner = dataclasses.asdict(video.aligner.config)
     return {"config": {**aligner, "tracker": tracker, "sequence": sequence}}

@@ -14,6 +14,7 @@ COMMANDS = {
     "reconstruct": ("sparc_core.scripts.reconstruct", "command"),
     "cad": ("sparc_core.scripts.cad", "app"),
     "pretrain": ("sparc_core.scripts.pretrain", "command"),
+    "finetune": ("sparc_core.scripts.finetune", "app"),
     "train-perception": ("sparc_core.scripts.train_perception", "app"),
     "prepare": ("sparc_core.scripts.prepare", "app"),
     "calibrate": ("sparc_core.scripts.calibrate", "command"),

@@ -29,6 +29,9 @@ def video(
     given_models: Annotated[
         bool, typer.Option(help="Detections name their CAD model; otherwise those of the category are tried.")
     ] = True,
+    max_hidden_s: Annotated[
+        float, typer.Option(help="Tracks end when out of view or hidden for so long.")
+    ] = 60.0,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable. None: all.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")] = 0,
@@ -42,11 +45,13 @@ def video(
     from sparc_core.evaluation.video import METHODS, VideoBenchConfig
     from sparc_core.evaluation.video_report import summarise_recoveries, summarise_video, video_table
     from sparc_core.synth.sequence_room import SequenceConfig
+    from sparc_core.tracking.config import TrackerConfig
 
     with report_bad_input():
         names = tuple(method) if method else tuple(m.name for m in METHODS)
         layout = SequenceConfig(frames=frames)
-        config = VideoBenchConfig(sequences, seed, names, cad_library, given_models, layout)
+        tracker = TrackerConfig(max_hidden_s=max_hidden_s)
+        config = VideoBenchConfig(sequences, seed, names, cad_library, given_models, layout, tracker)
         start_worker(config, weights, device)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
     jobs = min(jobs or os.cpu_count() or 1, sequences)

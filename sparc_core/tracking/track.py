@@ -12,6 +12,7 @@ from sparc_core.tracking.view import View
 HISTORY_S = 0.5  # of sightings, to tell motion from noise
 COASTING_S = 1.5  # what moved when it was last seen is taken to go on for this long
 MIN_SHIFT_M = 0.1  # in the history; less is noise
+SAME_PLACE = 0.25  # of the mean extent
 MAX_SPEED_M_PER_S = 3.0  # more is no furniture: a pose that was corrected
 
 
@@ -106,3 +107,12 @@ def expect(track: Track, view: View, stamp_s: float, max_distance_m: float) -> E
     # half of a motion may have been wrongly foreseen
     gate_m = max_distance_m + 0.5 * float(np.linalg.norm(shift))
     return Expectation(track, R, T_m, track.S_m, last_T_m, box, gate_m, view.shows(R, T_m, track.S_m))
+
+
+def in_one_place(a: Track, b: Track) -> bool:
+    """Whether two tracks of a category stand where only one thing can be: their centres are nearer than a
+    quarter of the smaller one's mean extent."""
+    if a.category != b.category or a.frame != b.frame:
+        return False
+    size = min(float(a.S_m.mean()), float(b.S_m.mean()))
+    return float(np.linalg.norm(a.T_m - b.T_m)) < SAME_PLACE * size

@@ -16,14 +16,13 @@ from sparc_core.tracking.association import association_cost, box_iou, match
 from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.depth_distance import depth_distances
 from sparc_core.tracking.smoothing import Estimate, Sighting, smoothed
-from sparc_core.tracking.track import HISTORY_S, Expectation, Track, expect
+from sparc_core.tracking.track import HISTORY_S, Expectation, Track, expect, in_one_place
 from sparc_core.tracking.view import View
 from sparc_core.types import AlignedObject, Camera, Detection, StartPose
 
 TRACK_START = "track"
 CUT_WEIGHT = 0.25  # of a sighting whose box the image's border cuts
 CONFIDENCE_GAIN = 0.4  # of a sighting's σ in the track's confidence: a single look's σ is noisy
-SAME_PLACE = 0.25  # of the mean extent
 FRESH_S = 0.3  # a box this old is about where the object is now
 
 
@@ -46,8 +45,8 @@ class TrackerUpdate:
 class Tracker:
     """Gives each object a track id that stays the same while the object is tracked.
 
-    Ids start at 1 and are never used again, not even after `reset`. symmetries: of CAD models by their id;
-    a model that is not named has none.
+    Ids start at 1 and are never used again, not even after `reset`, unless somebody knows better (`rename`).
+    symmetries: of CAD models by their id; a model that is not named has none.
     """
 
     def __init__(self, config: TrackerConfig | None = None, symmetries: Mapping[str, str] | None = None):
@@ -79,6 +78,17 @@ class Tracker:
             self._corrected(track, R, T_m, S_m) if track.track_id == track_id else track
             for track in self._tracks
         )
+
+    def rename(self, track_id: int, older_id: int) -> None:
+        """A track turned out to be an object known before: it goes on under the id of a track that ended.
+
+        Raises ValueError for a track that is not alive, or an id that is.
+        """
+        alive = {track.track_id for track in self._tracks}
+        if track_id not in alive or older_id in alive:
+            raise ValueError(f"track {track_id} cannot go on as {older_id}; alive are {sorted(alive)}")
+        tracks = (replace(t, track_id=older_id) if t.track_id == track_id else t for t in self._tracks)
+        self._tracks = tuple(sorted(tracks, key=lambda track: track.track_id))
 
     def _corrected(self, track: Track, R, T_m, S_m) -> Track:
         estimate = None
@@ -173,7 +183,7 @@ class Tracker:
         ended = []
         for n, seen in enumerate(current):
             for other in unseen:
-                if _in_one_place(seen, other):
+                if in_one_place(seen, other):
                     unseen = [track for track in unseen if track is not other]
                     ended.append(max(seen, other, key=lambda track: track.track_id))
                     first_seen_s = min(seen.first_seen_s, other.first_seen_s)
@@ -272,15 +282,6 @@ class Tracker:
 
     def _is_over(self, track: Track) -> bool:
         return track.unseen_s > self.config.max_age_s or track.hidden_s > self.config.max_hidden_s
-
-
-def _in_one_place(a: Track, b: Track) -> bool:
-    """Whether two tracks of a category stand where only one thing can be: their centres are nearer than a
-    quarter of the smaller one's mean extent."""
-    if a.category != b.category or a.frame != b.frame:
-        return False
-    size = min(float(a.S_m.mean()), float(b.S_m.mean()))
-    return float(np.linalg.norm(a.T_m - b.T_m)) < SAME_PLACE * size
 
 
 def _posed(obj: AlignedObject, track: Track, view: View) -> AlignedObject:

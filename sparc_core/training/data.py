@@ -9,16 +9,16 @@ from torch.profiler import record_function
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
-from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import InputConfig
 from sparc_core.inputs.select import select_box_pixels
-from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.refine.loop import CadSurface
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise
 from sparc_core.synth.observe import SceneObserver, detect, take_slots
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.scenes import SceneConfig, SceneSampler
-from sparc_core.types import CATEGORIES, SCALE_MODES
+from sparc_core.training.batch import TrainingBatch
+from sparc_core.training.model_draws import ModelDraws
+from sparc_core.types import CATEGORIES
 
 
 @dataclass(frozen=True)
@@ -46,29 +46,6 @@ class DataConfig:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingBatch:
-    """B images with N objects each. truth (B, N); symmetry_order, category (B, N); surface: the CAD
-    models to align; box_samples: the τ = 0 pixels, read once an image as at run time; scale_low_m,
-    scale_high_m (B, N, 3) the category's range."""
-
-    frame: Frame
-    source: SceneObserver
-    surface: CadSurface
-    truth: Pose
-    symmetry_order: torch.Tensor
-    category: torch.Tensor
-    box_samples: PixelSamples
-    scale_low_m: torch.Tensor
-    scale_high_m: torch.Tensor
-
-    @property
-    def scale_mode(self) -> torch.Tensor:
-        """(B, N) index into SCALE_MODES: "fixed" where the extents are known, else "free"."""
-        known = self.surface.extents_known
-        return torch.where(known, SCALE_MODES.index("fixed"), SCALE_MODES.index("free"))
-
-
 class SyntheticData:
     """Draws training batches from one CAD library on one device."""
 
@@ -77,8 +54,7 @@ class SyntheticData:
         self.cad = CadTensors.from_library(library, device)
         self.caster = RayCaster(library, device)
         self.sampler = SceneSampler(self.cad, config.scenes)
-        self.members = self._members()
-        self.scale_low_m, self.median_m, self.scale_high_m = (x.to(device) for x in self._extents_ranges())
+        self.draws = ModelDraws(self.cad, config.similar_model, config.unknown_extents, config.known_extents)
 
     def batch(self, images: int, generator: torch.Generator) -> TrainingBatch:
         """`images` fresh images; the generator lives on the device."""
@@ -99,9 +75,9 @@ class SyntheticData:
         source = SceneObserver(self.caster, scene, found, noise, self.config.noise, generator)
         rows = torch.arange(images, device=found.slot.device)[:, None]
         rendered, category = scene.model[rows, found.slot], category[rows, found.slot]
-        model = self._similar(rendered, category, generator)
+        model = self.draws.similar(rendered, category, generator)
         truth = take_slots(scene.pose, found.slot)
-        expected, known = self._expected_extents(model, category, truth.S, generator)
+        expected, known = self.draws.expected_extents(model, category, truth.S, generator)
         box_pixels = select_box_pixels(source.frame, self.inputs.n_bbox, generator)
         with record_function("box pixels"):
             box_samples = source.sample(box_pixels)
@@ -109,34 +85,8 @@ class SyntheticData:
             source.frame, source, CadSurface(self.cad.surface, model, expected, known),
             truth, self.cad.symmetry_order[rendered], category,
             box_samples,
-            self.scale_low_m[category], self.scale_high_m[category],
+            self.draws.scale_low_m[category], self.draws.scale_high_m[category],
         )  # fmt: skip
 
-    def _similar(self, model, category, generator):
-        """Swap a share of the models for another one of the category."""
-        table, counts = self.members
-        pick = torch.rand(model.shape, generator=generator, device=model.device)
-        other = table[category, (pick * counts[category]).long()]
-        swap = torch.rand(model.shape, generator=generator, device=model.device) < self.config.similar_model
-        return torch.where(swap, other, model)
-
-    def _expected_extents(self, model, category, true_m, generator):
-        """The model's own extents, for some objects only the category's median, for others the true ones;
-        and (B, N) whether they are the true ones."""
-        draw = torch.rand((*model.shape, 1), generator=generator, device=model.device)
-        unknown, known = draw < self.config.unknown_extents, draw > 1 - self.config.known_extents
-        expected = torch.where(unknown, self.median_m[category], self.cad.extents_m[model])
-        return torch.where(known, true_m, expected), known[..., 0]
-
-    def _members(self):
-        members = [(self.cad.category == c).nonzero()[:, 0] for c in range(len(CATEGORIES))]
-        table = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
-        return table, torch.tensor([len(m) for m in members], device=table.device)
-
-    def _extents_ranges(self):
-        low, median, high = (torch.full((len(CATEGORIES), 3), value) for value in (0.3, 0.6, 1.0))
-        for c in range(len(CATEGORIES)):
-            extents = self.cad.extents_m[self.cad.category == c].cpu()
-            if len(extents):
-                low[c], median[c], high[c] = extents.amin(0), extents.median(0).values, extents.amax(0)
-        return low, median, high
+    def seek(self, images: int) -> None:
+        """Nothing to do: every batch is drawn from the generator alone."""

@@ -1,4 +1,5 @@
-"""Training of Multi-SPARC-Net on synthetic scenes (Multi-SPARC sections 3.3, 3.4, supplement B).
+"""Training of Multi-SPARC-Net on synthetic scenes or recorded frames (Multi-SPARC sections 3.3, 3.4,
+supplement B).
 
 An image batch is refined three times in a row, each time from the network's own detached output, with
 one optimiser step each; then new images are drawn. One image in four trains the score instead, on
@@ -8,6 +9,7 @@ poses of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -23,7 +25,8 @@ from sparc_core.refine.initial import start_translation
 from sparc_core.refine.loop import keep_plausible, observe_tokens, refine
 from sparc_core.refine.model import ModelConfig
 from sparc_core.refine.update import apply_update
-from sparc_core.training.data import DataConfig, SyntheticData, TrainingBatch
+from sparc_core.training.batch import TrainingBatch, TrainingData
+from sparc_core.training.data import DataConfig, SyntheticData
 from sparc_core.training.loop import TrainingLoop
 from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
 from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
@@ -73,23 +76,41 @@ class TrainConfig:
             raise ValueError(f"training classifier_share must be in [0, 1), got {self.classifier_share}")
 
 
+def synthetic_data(trainer: Trainer, library: CadLibrary) -> SyntheticData:
+    """Scenes of a library's CAD models, as the trainer's configuration says."""
+    config = trainer.config
+    return SyntheticData(library, config.data, config.model.inputs, trainer.device)
+
+
 class Trainer(TrainingLoop):
     """Trains Multi-SPARC-Net."""
 
-    def __init__(self, config: TrainConfig, library: CadLibrary, device: str = "cpu"):
-        """device: "cpu", or "cuda" for this process' GPU."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        library: CadLibrary,
+        device: str = "cpu",
+        open_data: Callable[[Trainer, CadLibrary], TrainingData] = synthetic_data,
+    ):
+        """device: "cpu", or "cuda" for this process' GPU. open_data: what to train on, for this process
+        (`rank` of `processes`) on its `device`."""
         mixed = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
         accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if mixed else "no")
         torch.manual_seed(config.seed)
         network = MultiSparcNet(config.model.network).to(accelerator.device)
         optimiser = make_optimiser(config.optimiser, network, config.learning_rate, config.weight_decay)
         super().__init__(config, accelerator, network, network, optimiser, accelerator.device)
-        self.data = SyntheticData(library, config.data, config.model.inputs, self.device)
+        self.data = open_data(self, library)
 
     @property
     def images_a_step(self) -> int:
         """Images that all processes together see in a step."""
         return self.config.images * self.processes
+
+    def load_state(self, state: dict) -> None:
+        """The inverse of `state`; the data go on behind the images of before."""
+        super().load_state(state)
+        self.data.seek(self.step // self.config.refinements * self.config.images)
 
     def averaged_network(self) -> MultiSparcNet:
         """The network with the averaged weights, in evaluation mode."""

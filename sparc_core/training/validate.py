@@ -1,4 +1,4 @@
-"""A quick look at accuracy during training: the four-rotation search on unseen synthetic scenes."""
+"""A quick look at accuracy during training: the four-rotation search on images not trained on."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.refine.initial import start_poses
 from sparc_core.refine.loop import refine, score
 from sparc_core.refine.model import ModelConfig
-from sparc_core.training.data import SyntheticData
+from sparc_core.training.batch import TrainingData
+from sparc_core.types import CATEGORIES
 
 
 @torch.no_grad()
 def validate(
-    network: MultiSparcNet, model: ModelConfig, data: SyntheticData, images: int, seed: int = 1
+    network: MultiSparcNet, model: ModelConfig, data: TrainingData, images: int, seed: int = 1
 ) -> dict:
-    """Accuracy of the search on `images` fresh images, read at sampled pixels like in training.
+    """Accuracy of the search on about `images` images, always the same, read at sampled pixels like in
+    training.
 
     Returns shares of the objects: "right" chosen by σ within 20 cm / 20° / 20 %, "10", "5" the stricter
     regimes, "best_start" where any of the four ends right, "start" where any start already is, and
-    "score_accuracy" how often σ > 0.5 tells right from wrong.
+    "score_accuracy" how often σ > 0.5 tells right from wrong; and "class", the mean over the categories of
+    what is "right".
     """
     generator = torch.Generator(data.cad.points.device).manual_seed(seed)
     counts: dict[str, float] = {}
-    objects = 0
-    for _ in range(max(1, images // 16)):
-        batch = data.batch(16, generator)
+    objects, at_once = 0, min(images, 16)
+    by_category = torch.zeros(2, len(CATEGORIES))
+    data.seek(0)
+    for _ in range(max(1, images // at_once)):
+        batch = data.batch(at_once, generator)
         starts = start_poses(batch.frame, batch.box_samples, batch.surface.expected_m)
         looked = (network, model.inputs, batch.frame, batch.source, batch.surface)
         runs = []
@@ -56,6 +61,11 @@ def validate(
             "start": start_errors.within(THRESHOLDS["20cm/20deg/20%"]).any(0),
             "score_accuracy": ((scores > 0.5) == coarse).float().mean(0),
         }
+        for row, mask in zip(by_category, (valid, valid & found["right"]), strict=True):
+            row += torch.bincount(batch.category[mask], minlength=len(CATEGORIES)).cpu()
         for name, value in found.items():
             counts[name] = counts.get(name, 0.0) + float((value * valid).sum())
-    return {name: round(value / max(1, objects), 4) for name, value in counts.items()} | {"objects": objects}
+    shares = {name: value / max(1, objects) for name, value in counts.items()}
+    seen = by_category[0] > 0
+    shares["class"] = float((by_category[1] / by_category[0])[seen].mean()) if objects else 0.0
+    return {name: round(value, 4) for name, value in shares.items()} | {"objects": objects}

@@ -221,3 +221,28 @@ def test_tracker_options_reach_the_tracker(sequence, recorder):
     tracker = lines_of(sequence)[0]["config"]["tracker"]
     assert tracker["smoothing"] is None and tracker["reinit_score"] == 0.7
     assert "reinit_score must be in [0, 1]" in refused(sequence, "--reinit-score", 3)
+
+
+def test_the_map_holds_the_fused_object_in_the_room_and_the_scene_shows_it(sequence, recorder):
+    out, scene = sequence / "map.json", sequence / "room.glb"
+    done = run(sequence, "--map", out, "--scene", scene)
+    assert done.exit_code == 0 and "map.json" in done.stdout, done.output
+    (entry,) = json.loads(out.read_text())["objects"]
+    assert entry["id"] == lines_of(sequence)[0]["objects"][0]["track_id"] and entry["category"] == "table"
+    np.testing.assert_allclose(entry["T_m"], TABLE_ROOM, atol=1e-6)
+    assert sorted(entry["frames"]) == list(range(FRAMES))
+    assert f"{entry['id']}_box" in trimesh.load(scene).graph.nodes_geometry
+
+
+def test_a_map_needs_poses_from_the_first_frame_on(sequence, recorder):
+    out = sequence / "map.json"
+    assert "needs --poses, where the camera was" in refused(sequence, "--map", out, poses=False)
+    assert "expected a folder that exists" in refused(sequence, "--map", sequence / "gone" / "map.json")
+    lines = (sequence / "poses.txt").read_text().splitlines()
+    (sequence / "poses.txt").write_text("\n".join(lines[:3]))
+    assert run(sequence, "--map", out).exit_code == 0  # later ones may be missing
+    assert sorted(json.loads(out.read_text())["objects"][0]["frames"]) == [0, 1, 2]
+    (sequence / "poses.txt").write_text("\n".join(lines[4:]))
+    assert "no pose for frame 000000: --map needs one to begin with" in refused(sequence, "--map", out)
+    one = sequence / "rgb" / "000000.png"
+    assert "--map" in refused(sequence, "--map", out, source=one)

@@ -1,5 +1,6 @@
 """One frame from messages to tracked objects, with an aligner that answers what it was asked."""
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from message_stand_ins import camera_info, detection, detections, image  # noqa:
 
 from sparc_core.perception.interfaces import DepthPrediction  # noqa: E402
 from sparc_core.perception.see import Perception  # noqa: E402
+from sparc_core.pipeline import AlignerConfig  # noqa: E402
 from sparc_core.types import AlignedObject, AlignmentResult, Detection, SkippedDetection  # noqa: E402
 from sparc_ros.frame import CameraPlace, FrameMessages, FrameProcessor, InputError, Topics  # noqa: E402
 from sparc_ros.parameters import NodeParameters  # noqa: E402
@@ -25,6 +27,7 @@ class EchoAligner:
 
     def __init__(self):
         self.cad_library = SimpleNamespace(models=(SimpleNamespace(model_id="chair_1", symmetry="none"),))
+        self.config = AlignerConfig()
         self.calls = []
 
     def align(self, image_rgb, camera, found, depth_m, normals_cam=None, *, depth_predicted, starts=None):
@@ -225,3 +228,32 @@ def test_detections_from_a_file(aligner):
     result = processor.process(messages(detections=None, depth=None), CameraPlace())
     assert [obj.detection for obj in result.objects] == [0]
     assert aligner.calls[0][3] is None
+
+
+def test_map_mode_waits_for_the_fixed_frame_and_saves_what_it_saw(aligner, tmp_path):
+    file = tmp_path / "map.json"
+    values = NodeParameters(map_mode=True, map_file=str(file))
+    processor = FrameProcessor(aligner, TOPICS, values)
+    with pytest.raises(InputError, match=r"where the camera is in fixed_frame \('map'\): no transform"):
+        processor.process(messages(), CameraPlace(motion_problem="no transform"))
+    T = np.eye(4)
+    T[:3, 3] = (5, 0, 0)
+    for stamp_s in range(1, 5):
+        result = processor.process(messages(stamp_s), CameraPlace(T_fixed_cam=T))
+    assert processor.save_map() == f"1 objects in {file}"
+    content = json.loads(file.read_text())
+    assert content["objects"][0]["T_m"] == pytest.approx([5, 0, 2])
+    assert content["objects"][0]["id"] == result.track_ids[0]
+    assert content["config"]["fixed_frame"] == "map"
+    assert processor.reset_tracks() == 1 and "0 objects in" in processor.save_map()
+
+
+def test_a_map_that_cannot_be_saved_is_told(aligner):
+    off = FrameProcessor(aligner, TOPICS, NodeParameters(map_file="map.json"))
+    with pytest.raises(ValueError, match="map_mode is false"):
+        off.save_map()
+    nowhere = FrameProcessor(aligner, TOPICS, NodeParameters(map_mode=True))
+    with pytest.raises(ValueError, match="parameter map_file: must name a file"):
+        nowhere.save_map()
+    with pytest.raises(ValueError, match="parameter fixed_frame: must name a frame when map_mode is on"):
+        NodeParameters(map_mode=True, fixed_frame="", up_source="none")

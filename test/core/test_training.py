@@ -212,12 +212,12 @@ def test_a_share_of_the_models_is_swapped_for_another_of_the_same_category_only(
     category = torch.arange(9).repeat(200)[None]
     model = category * 2  # the first of each category's two models
     assert torch.equal(data.cad.category[model], category)
-    swapped = data._similar(model, category, generator())
+    swapped = data.draws.similar(model, category, generator())
     assert torch.equal(data.cad.category[swapped], category)
     # half are swapped, half of those for the other of two
     assert float((swapped != model).float().mean()) == pytest.approx(0.25, abs=0.04)
     never = SyntheticData(furniture(), dataclasses.replace(DATA, similar_model=0.0), INPUTS)
-    assert torch.equal(never._similar(model, category, generator()), model)
+    assert torch.equal(never.draws.similar(model, category, generator()), model)
 
 
 def test_a_batch_pairs_each_detection_with_its_truth_model_and_symmetry():

@@ -9,6 +9,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.video import METHODS, VideoBenchConfig, VideoRunner, is_right
 from sparc_core.evaluation.video_report import (
     accuracy_over_time,
+    count_returns,
     count_switches,
     jitter,
     summarise_recoveries,
@@ -119,6 +120,16 @@ def test_switches_and_swaps():
     ]
     # object 1 was not aligned once (track 0); object 0 takes object 1's id: a swap; object 1 gets a new one
     assert count_switches(records) == {"switches": 2, "swaps": 1, "tracks": 3}
+
+
+def test_ids_that_return_after_an_absence():
+    records = [
+        record(0, 1, 0.0), record(1, 2, 0.0), record(0, 1, 0.1), record(1, 0, 0.5), record(0, 1, 1.0),
+        record(1, 3, 1.0), record(1, 3, 1.2), record(1, 3, 2.0),
+    ]  # fmt: skip
+    # object 0 was away once, object 1 twice: after the first time under another id
+    assert count_returns(records) == {"absences": 3, "same_id": pytest.approx(66.67)}
+    assert np.isnan(count_returns(records[:2])["same_id"])
 
 
 def test_jitter_is_the_spread_of_what_stands_still_within_a_second():

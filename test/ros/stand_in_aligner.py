@@ -10,6 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.library import CadLibrary
+from sparc_core.pipeline import AlignerConfig
 from sparc_core.types import AlignedObject, AlignmentResult, SkippedDetection
 from sparc_ros.node import AlignNode
 from sparc_ros.run_node import run_node
@@ -32,7 +33,7 @@ class StandInAligner:
 
     def __init__(self, spec="procedural:0-0"):
         self.cad_library = CadLibrary.open(spec)
-        self.cameras, self.device = [], "cpu"
+        self.cameras, self.device, self.config = [], "cpu", AlignerConfig()
 
     def align(
         self,

@@ -1,6 +1,7 @@
 """The align node as a managed node: transitions, recovery, services, trigger mode, output frame."""
 
 import dataclasses
+import json
 import sys
 import time
 from pathlib import Path
@@ -180,6 +181,31 @@ def test_reset_tracks_ends_them_and_deletes_their_markers(start):
     assert second.track_id != first.track_id
 
 
+def test_the_map_is_saved_where_the_parameter_says_in_the_fixed_frame(start, tmp_path):
+    probe, node, _ = start(map_mode=True, fixed_frame="map")
+    probe.wait_for_node()
+    probe.publish()
+    probe.wait_for_diagnostics("error", "where the camera is in fixed_frame")
+    transform = TransformStamped(child_frame_id=FRAME)
+    transform.header.frame_id = "map"
+    transform.transform.translation.x, transform.transform.rotation.w = 5.0, 1.0
+    broadcaster = StaticTransformBroadcaster(probe.node)
+    broadcaster.sendTransform(transform)
+    probe.spin(0.5)
+    found = [probe.objects_of(probe.publish()) for _ in range(4)]
+    answer = call(probe, Trigger, "sparc/save_map")
+    assert not answer.success and "parameter map_file: must name a file" in answer.message
+    (result,) = node.set_parameters([Parameter("map_file", value=str(tmp_path / "map.json"))])
+    assert result.successful
+    answer = call(probe, Trigger, "sparc/save_map")
+    assert answer.success and answer.message == f"1 objects in {tmp_path / 'map.json'}"
+    (entry,) = json.loads((tmp_path / "map.json").read_text())["objects"]
+    (last,) = found[-1].objects
+    assert entry["id"] == last.track_id
+    position = last.pose.position
+    np.testing.assert_allclose(entry["T_m"], (position.x + 5.0, position.y, position.z), atol=1e-6)
+
+
 def test_trigger_mode_aligns_only_when_asked(start):
     probe, node, _ = start(trigger_mode=True)
     probe.wait_for_node()
@@ -258,7 +284,8 @@ def test_objects_in_the_output_frame(start):
     t, q = transform.transform.translation, transform.transform.rotation
     t.x, t.y, t.z = PLACE_M
     q.x, q.y, q.z, q.w = Rotation.from_matrix(R_MAP_CAM).as_quat()
-    StaticTransformBroadcaster(probe.node).sendTransform(transform)
+    broadcaster = StaticTransformBroadcaster(probe.node)
+    broadcaster.sendTransform(transform)
     probe.spin(0.5)
     stamp = probe.publish(detections=Detection2DArray(detections=[detection((40, 30, 100, 90))]))
     message = probe.objects_of(stamp)

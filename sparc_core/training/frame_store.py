@@ -1,0 +1,136 @@
+"""The channels of prepared frames: images are decoded, what takes long to compute is kept in files.
+
+Normals, predicted depth and masks cut from the depth take a good part of a second a frame, and each frame is
+read hundreds of times. They are computed when a frame is read first and kept, one file a frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sparc_core.datasets.prepared import PreparedFrame, PreparedScannet
+from sparc_core.datasets.scannet import MM_PER_M
+from sparc_core.geometry.camera import intrinsics_tensor
+from sparc_core.perception.masks import depth_masks
+from sparc_core.perception.normals import normals_from_depth
+from sparc_core.perception.see import Perception
+from sparc_core.training.frame_targets import TrainingFrame
+
+NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
+
+
+@dataclass(frozen=True, eq=False)
+class FrameChannels:
+    """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 unknown; normals_cam (H, W, 3) int8, in `NORMAL_STEPS`,
+    zero unknown; masks, cut_masks (T, H, W) bool of the targets: as annotated or detected, and cut from the
+    depth; has_cut (T,) bool."""
+
+    rgb: np.ndarray
+    depth_m: np.ndarray
+    normals_cam: np.ndarray
+    masks: np.ndarray
+    cut_masks: np.ndarray
+    has_cut: np.ndarray
+
+
+class FrameStore:
+    """Reads the channels of training frames; may be used by several threads and processes at once.
+
+    depth: "sensor", "none", or "predicted", by `perception`'s depth network. folder: where computed channels
+    are kept. settings: what they depend on beside the dataset; another one has files of its own. sizes_m:
+    diagonal of each category's objects, for cutting masks.
+
+    Raises ValueError for a sensor's depth that was not prepared.
+    """
+
+    def __init__(
+        self,
+        dataset: PreparedScannet,
+        depth: str,
+        folder: Path,
+        settings: dict,
+        sizes_m: Mapping[str, float],
+        perception: Perception | None = None,
+    ):
+        if depth == "sensor" and not dataset.has_depth:
+            raise ValueError(f"depth is 'sensor', but {dataset.folder} was prepared without depth images")
+        self.dataset, self.depth, self.sizes_m, self.perception = dataset, depth, sizes_m, perception
+        told = json.dumps(settings | {"sizes_m": dict(sizes_m)}, sort_keys=True)
+        self.folder = folder / f"{depth}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        self._one_at_a_time = threading.Lock()  # a network on one device gains nothing from several threads
+
+    def load(self, frame: TrainingFrame) -> FrameChannels:
+        """The channels of a frame. Raises OSError or ValueError naming a file that cannot be read."""
+        read = PreparedFrame(frame.scene, frame.name, frame.camera, np.eye(4), ())
+        rgb = self.dataset.image(read)
+        sensor = self.dataset.depth_m(read) if self.depth == "sensor" else None
+        kept = self._kept(frame, rgb, sensor)
+        size = rgb.shape[:2]
+        cut = np.unpackbits(kept["cut"], axis=-1, count=size[0] * size[1]).reshape(-1, *size).astype(bool)
+        depth = sensor if sensor is not None else kept["depth_mm"].astype(np.float32) / np.float32(MM_PER_M)
+        masks = np.stack([target.mask for target in frame.targets])
+        return FrameChannels(rgb, depth, kept["normals"], masks, cut, kept["has_cut"])
+
+    def _kept(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
+        path = self.folder / frame.scene / f"{frame.name}.npz"
+        if not path.exists():
+            self._keep(path, self._compute(frame, rgb, sensor))
+        try:
+            with np.load(path) as stored:
+                return dict(stored)
+        except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: expected the channels of a frame ({error}); remove it") from error
+
+    def _compute(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
+        depth, normals = self._depth_and_normals(frame, rgb, sensor)
+        cut, has_cut = (
+            np.zeros((len(frame.targets), *rgb.shape[:2]), bool),
+            np.zeros(len(frame.targets), bool),
+        )
+        if depth.any():
+            limit = np.tile((rgb.shape[1] - 1, rgb.shape[0] - 1), 2)
+            boxes = np.clip([target.box_xyxy for target in frame.targets], 0, limit)
+            found = depth_masks(
+                depth, frame.camera, boxes, [self.sizes_m[target.category] for target in frame.targets]
+            )
+            for i, mask in enumerate(found):
+                if mask is not None:
+                    cut[i], has_cut[i] = mask, True
+        return {
+            "depth_mm": np.zeros((0, 0), np.uint16) if sensor is not None else _in_mm(depth),
+            "normals": np.rint(normals * NORMAL_STEPS).astype(np.int8),
+            "cut": np.packbits(cut.reshape(len(cut), -1), axis=-1),
+            "has_cut": has_cut,
+        }
+
+    def _depth_and_normals(self, frame: TrainingFrame, rgb, sensor) -> tuple[np.ndarray, np.ndarray]:
+        if sensor is not None:
+            found, _ = normals_from_depth(
+                torch.from_numpy(sensor)[None], intrinsics_tensor(frame.camera)[None]
+            )
+            return sensor, found[0].numpy()
+        if self.depth == "none":
+            return np.zeros(rgb.shape[:2], np.float32), np.zeros(rgb.shape, np.float32)
+        with self._one_at_a_time:
+            seen = self.perception.see(rgb, frame.camera, ())
+        return seen.depth_m, seen.normals_cam
+
+    def _keep(self, path: Path, values: dict[str, np.ndarray]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.part.npz")
+        np.savez(partial, **values)
+        os.replace(partial, path)
+
+
+def _in_mm(depth_m: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(depth_m * MM_PER_M), 0, np.iinfo(np.uint16).max).astype(np.uint16)
