@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from builders import furniture
 
-from sparc_core.evaluation.rgb_bench import (
-    TRACKS,
-    PicturedRooms,
-    RgbBenchConfig,
-    RgbBenchRunner,
-    match_boxes,
-)
+from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRooms, match_boxes
+from sparc_core.evaluation.rgb_bench import RgbBenchConfig, RgbBenchRunner
 from sparc_core.evaluation.rgb_report import markdown, summarise
 from sparc_core.evaluation.synthetic import RoomRenderer
 from sparc_core.perception.interfaces import DepthPrediction
@@ -30,11 +25,15 @@ def library():
     return furniture()
 
 
+def rooms_of(library):
+    return PicturedRooms(library, LAYOUT, CONFIG.seed, CONFIG.min_visible)
+
+
 class TrueEyes:
     """Predictors that know the truth of the picture they are shown."""
 
     def __init__(self, library):
-        self.rooms, self.number, self.missed = PicturedRooms(library, CONFIG), 0, 0
+        self.rooms, self.number, self.missed = rooms_of(library), 0, 0
 
     def detect(self, image_rgb):
         taken = self.rooms.take(self.number)
@@ -47,12 +46,12 @@ class TrueEyes:
 
 
 def test_the_rooms_are_those_of_the_benchmark_with_walls_all_round(library):
-    taken = PicturedRooms(library, CONFIG).take(1)
+    taken = rooms_of(library).take(1)
     assert taken.picture.rgb.shape == (120, 160, 3) and (taken.picture.depth_m > 0).all()
     plain = RoomRenderer(library, LAYOUT, CONFIG.seed).room(1)
     np.testing.assert_array_equal(taken.room.scene.pose.T.numpy(), plain.scene.pose.T.numpy())
     assert plain.scene.plane_normal.shape[1] == 3 and taken.room.scene.plane_normal.shape[1] == 6
-    again = PicturedRooms(library, CONFIG).take(1)
+    again = rooms_of(library).take(1)
     np.testing.assert_array_equal(taken.picture.rgb, again.picture.rgb)
 
 
