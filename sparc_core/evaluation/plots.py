@@ -102,7 +102,7 @@ def _reliability(summaries):
         bins = summary["reliability"]
         label = f"{summary['track']} (ECE {summary['all']['ece']:.3f})"
         axes.plot([b["mean_score"] for b in bins], [b["right"] for b in bins], marker="o", label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean σ of the bin", ylabel="share of right poses")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score of the bin", ylabel="share of right poses")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=6, loc="lower right")
     return figure

@@ -20,7 +20,13 @@ LOST = {"translation_m": np.inf, "rotation_deg": 180.0, "scale": np.inf}
 
 
 def records_of(
-    named: dict, room: LabelledView, given: GivenInputs, result: AlignmentResult, aligner, well_visible: float
+    named: dict,
+    room: LabelledView,
+    given: GivenInputs,
+    result: AlignmentResult,
+    library: CadLibrary,
+    cad: CadTensors,
+    well_visible: float,
 ) -> tuple[list[dict], list[dict]]:
     """Objects and predictions of a room. named: what both kinds of record begin with.
 
@@ -29,9 +35,9 @@ def records_of(
     one) and the true one. A prediction has both scores, the objects for which it is right within 20 cm, 20°
     and 20 % ("right_for": numbers in the room) and the F1 with the object that it was detected for, 0 where
     that is none. Predictions for things that stand in the picture but are no objects of the room are left
-    out. aligner: its library and CAD tensors are those of the result.
+    out. library: of the room and of the result, cad: its tensors.
     """
-    judge = _Judge(room, aligner.cad_library, aligner.cad)
+    judge = _Judge(room, library, cad)
     aligned = {found.detection: found for found in result.objects}
     objects = [
         named | judge.about_object(i, aligned.get(int(d)), given, well_visible)

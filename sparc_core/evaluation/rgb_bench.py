@@ -90,4 +90,7 @@ class RgbBenchRunner:
             depth_predicted=given.depth_predicted,
         )  # fmt: skip
         named = {"track": track.name, "image": number}
-        return records_of(named, taken.room, given, result, self.aligner, self.config.well_visible)
+        return records_of(
+            named, taken.room, given, result, self.aligner.cad_library, self.aligner.cad,
+            self.config.well_visible,
+        )  # fmt: skip

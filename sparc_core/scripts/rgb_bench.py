@@ -17,7 +17,7 @@ _runner = None  # of this worker process
 
 
 def rgb(
-    out: Annotated[Path, typer.Option(help="Folder for rgb.json and rgb.md.")],
+    out: Annotated[Path, typer.Option(help="Folder for rgb.json, rgb.md and the plots.")],
     images: Annotated[int, typer.Option(help="How many of the benchmark's rooms.")] = 200,
     seed: Annotated[int, typer.Option(help="Fixes the rooms.")] = 2027,
     cad_library: Annotated[
@@ -33,6 +33,7 @@ def rgb(
     retrieval: Annotated[str, typer.Option(help="As for sparc align: shipped, size or a file.")] = "shipped",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+    records: Annotated[bool, typer.Option(help="Also write every object's errors to records.jsonl.")] = False,
 ) -> None:
     """Boxes, depth, normals and CAD models predicted from a picture, and the poses that come of them."""
     from rich.progress import track as progress
@@ -63,8 +64,31 @@ def rgb(
     }
     (out / "rgb.json").write_text(json.dumps(facts, indent=1))
     (out / "rgb.md").write_text(markdown(summary))
+    objects = [record for room in rooms for record in room["objects"]]
+    if records:
+        (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in objects))
+    _draw(summary["tracks"], objects, out)
     typer.echo(markdown(summary))
-    typer.echo(f"wrote {out}/rgb.json and rgb.md")
+    typer.echo(f"wrote {out}/rgb.json, rgb.md and plots")
+
+
+def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
+    """The plots of all tracks, rankings of those with the detector's boxes, and a contact sheet of each."""
+    from sparc_core.evaluation.picture_plots import plot_rankings
+    from sparc_core.evaluation.pictured_rooms import TRACKS
+    from sparc_core.evaluation.plots import plot_bench
+    from sparc_core.scripts.contact_sheets import write_contact_sheet
+
+    plot_bench(summaries, out)
+    given = {track.name for track in TRACKS if track.boxes}
+    ranked = [summary for summary in summaries if summary["track"] not in given]
+    if ranked:
+        plot_rankings(ranked, out / "ranking.png")
+    for summary in summaries:
+        rows = [record for record in objects if record["track"] == summary["track"]]
+        path = out / f"cases_{summary['track'].replace(', ', '_').replace(' ', '_')}.jpg"
+        if not write_contact_sheet(rows, _runner.pictures, _runner.aligner.cad_library, path):
+            typer.echo(f"{summary['track']}: nothing aligned is well visible; no contact sheet", err=True)
 
 
 def start_worker(config, perception, weights, retrieval: str, device: str) -> None:

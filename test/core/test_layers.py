@@ -41,6 +41,7 @@ ALLOWED = {
         "files",
         "datasets",
         "mapping",
+        "visualise",
     },  # fmt: skip
     "scripts": {
         *_BELOW_PIPELINE,
