@@ -15,6 +15,9 @@ import numpy as np
 import torch
 import yaml
 
+from sparc_core.baselines.reader import RegionReader
+from sparc_core.baselines.roca import Roca, RocaConfig
+from sparc_core.baselines.single_shot import SingleShotAligner
 from sparc_core.cad.library import CadLibrary
 from sparc_core.config import from_dict, load_yaml, to_dict
 from sparc_core.network.alignment import MultiSparcNet
@@ -135,5 +138,10 @@ def _aligner(network, model: ModelConfig, library: CadLibrary, device: str, opti
     return Aligner(network, model, library, torch.device(device), config)
 
 
+def _read_roca(path: Path, library: CadLibrary, device: str) -> Method:
+    return SingleShotAligner(Roca.load(path, device), RegionReader.load(None, device), library, device)
+
+
 Reader = Callable[[Path, CadLibrary, str], Method]
-READERS: dict[str, Reader] = {}  # by the kind in the metadata of a weights file
+# by the kind in the metadata of a weights file
+READERS: dict[str, Reader] = {RocaConfig.__name__: _read_roca}

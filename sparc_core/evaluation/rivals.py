@@ -70,10 +70,10 @@ class RivalsRunner:
 
     def run(self, number: int) -> dict[str, list[dict]]:
         """Records of room `number`: {"objects": …, "predictions": …} of every method in every track (see
-        `records_of`)."""
+        `records_of`), and {"perception": [milliseconds of every predictor]}."""
         taken = self.pictures.take(number)
         alone = self.perception.see(taken.picture.rgb, taken.room.camera)
-        records: dict[str, list[dict]] = {"objects": [], "predictions": []}
+        records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": [alone.timing_ms]}
         for track in self.tracks:
             given = self.with_models(taken, give_inputs(track, taken, alone, self.cad_library))
             for name in self.accurate:
@@ -130,9 +130,9 @@ class RivalsRunner:
                 times.append(clock.total_ms["align"])
             tenths = statistics.quantiles(times, n=10) if repeats > 1 else times * 9
             figures[count] = {
-                "median_ms": round(statistics.median(times), 1),
-                "p10_ms": round(tenths[0], 1),
-                "p90_ms": round(tenths[-1], 1),
+                "median_ms": round(statistics.median(times), 2),
+                "p10_ms": round(tenths[0], 2),
+                "p90_ms": round(tenths[-1], 2),
             }
         return figures
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from sparc_core.evaluation.papers import PAPER_ROWS, paper_row
 from sparc_core.evaluation.picture_report import MAIN, summarise_pictures
 from sparc_core.evaluation.rivals import COUNTS
@@ -15,8 +17,8 @@ HEAD = (
 
 
 def summarise_rivals(records: dict[str, list[dict]], tracks, methods, latency: dict) -> dict:
-    """{"tracks": {track: {method: figures of `summarise_pictures`}}, "latency": …}. methods: whose records
-    there are; latency: {method: {objects: figures}}."""
+    """{"tracks": {track: {method: figures of `summarise_pictures`}}, "latency": …, "perception_ms": medians}.
+    methods: whose records there are; latency: {method: {objects: figures}}."""
     found: dict = {}
     for track in tracks:
         found[track] = {
@@ -26,7 +28,9 @@ def summarise_rivals(records: dict[str, list[dict]], tracks, methods, latency: d
             ))
             for name in methods
         }  # fmt: skip
-    return {"tracks": found, "latency": latency}
+    stages = sorted({stage for row in records["perception"] for stage in row})
+    perception = {s: round(statistics.median(row[s] for row in records["perception"]), 1) for s in stages}
+    return {"tracks": found, "latency": latency, "perception_ms": perception}
 
 
 def markdown(summary: dict) -> str:

@@ -65,7 +65,7 @@ def rivals(
         out.mkdir(parents=True, exist_ok=True)
         latency = _measure(specs, repeats, threads)  # before other processes take the cores
     jobs = min(jobs or os.cpu_count() or 1, images)
-    records: dict[str, list[dict]] = {"objects": [], "predictions": []}
+    records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": []}
     if _runner.accurate:
         with multiprocessing.get_context("spawn").Pool(jobs, start_worker, arguments) as pool:
             found = pool.imap(run_room, range(images))

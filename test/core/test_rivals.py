@@ -8,6 +8,7 @@ import pytest
 import torch
 from builders import furniture
 
+from sparc_core.baselines.roca import RocaConfig, RocaNet
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.config import to_dict
 from sparc_core.evaluation import rival_methods
@@ -21,6 +22,7 @@ from sparc_core.evaluation.rival_methods import MethodSpec, RefinedMethod, read_
 from sparc_core.evaluation.rivals import COUNTS, RivalsRunner
 from sparc_core.evaluation.rivals_report import expectations, markdown, summarise_rivals
 from sparc_core.perception.interfaces import DepthPrediction
+from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.see import Perception, Seen
 from sparc_core.pipeline import SHIPPED_RETRIEVAL, Aligner
 from sparc_core.refine.model import save_weights
@@ -97,7 +99,7 @@ def runner(library, pictures):
 
 @pytest.fixture(scope="module")
 def records(runner):
-    found = {"objects": [], "predictions": []}
+    found = {"objects": [], "predictions": [], "perception": []}
     for number in range(CONFIG.images):
         for kind, rows in json.loads(json.dumps(runner.run(number))).items():
             found[kind] += rows
@@ -118,6 +120,7 @@ def test_all_methods_are_given_the_very_same(runner, records):
 
 def test_true_poses_are_right_a_shift_shows_and_skipping_loses_everything(runner, records):
     summary = summarise_rivals(records, CONFIG.tracks, runner.accurate, {})
+    assert set(summary["perception_ms"]) == {"detector", "depth"}
     found = summary["tracks"]["RGB-D, true boxes, right model"]
     true, shifted, blind = (found[name]["all"] for name in ("Multi-SPARC (true)", "ROCA", "blind"))
     assert set(true["accuracy"].values()) == {100.0} and true["right_model"] == 100
@@ -216,7 +219,7 @@ def test_the_tables_have_the_papers_rows_and_ratios(runner, records):
     latency = {n: {c: {"median_ms": t} for c in COUNTS} for n, t in times.items()}
     summary = summarise_rivals(records, CONFIG.tracks, runner.accurate, latency)
     table = markdown(summary)
-    assert table.count("| ROCA | 100.0 | 0.0 |") == 1 and "| 25.0, 18.4 | 18.4, 10.8 | 53 |" in table
+    assert table.count("| ROCA | 100.0 | 0.0 |") == 2 and "| 25.0, 18.4 | 18.4, 10.8 | 53 |" in table
     assert "| SPARC | – | – |" in table and "| 31.8, 24.9 | 17.4, 9.8 | 1925 |" in table
     assert "| Multi-SPARC sparse |" in table and "| 34.8, 26.7 | – | 480 |" in table
     lines = expectations(summary)
@@ -285,12 +288,29 @@ def test_files_and_options_that_fit_no_method_are_named(library, tmp_path, monke
         RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)), MethodSpec("x", ("b",))), None, "cpu")
 
 
-def test_a_refined_method_starts_where_the_first_ends_and_searches_what_it_skipped(library, pictures):
+def test_roca_is_read_from_its_file_and_gives_detections_its_poses_and_their_own_scores(
+    library, pictures, tmp_path
+):
+    torch.manual_seed(0)
+    config = RocaConfig(code=16, hidden=16)
+    save_predictor(tmp_path / "roca.safetensors", RocaNet(config).state_dict(), config)
     taken = pictures.take(0)
+    boxes = next(track for track in TRACKS if track.name == "RGB-D, true boxes, right model")
+    given = give_inputs(boxes, taken, Seen((), None, None, False), library)
+    detections = [dataclasses.replace(d, score=0.1 * (i + 1)) for i, d in enumerate(given.detections)]
+    method = read_method(str(tmp_path / "roca.safetensors"), library, "cpu", {})
+    result = method.align(taken.picture.rgb, taken.room.camera, detections, given.depth_m)
+    assert len(result.objects) > 0 and {o.start for o in result.objects} == {"roca"}
+    for found in result.objects:
+        assert found.score == detections[found.detection].score
+        assert found.model_id == detections[found.detection].model_id
+
+
+def test_a_refined_method_starts_where_the_first_ends_and_searches_what_it_skipped(library, pictures):
+    taken = next(t for t in map(pictures.take, range(20)) if len(t.room.slots) > 1)
     room = taken.room
     boxes = next(track for track in TRACKS if track.name == "RGB-D, true boxes, right model")
     given = give_inputs(boxes, taken, Seen((), None, None, False), library)
-    assert len(given.detections) > 1
     aligner = Aligner.load(None, library, device="cpu")
     first = KnownMethod(lambda: taken)
     skipping = KnownMethod(lambda: taken)
