@@ -55,7 +55,9 @@ class RivalsRunner:
         device: str,
     ) -> RivalsRunner:
         """retrieval: a file, None for the shipped one; device: "cpu" or "cuda". Raises ValueError for a file
-        that cannot be read and for names that occur twice."""
+        that cannot be read, for names that occur twice and a device that is not there."""
+        if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+            raise ValueError(f"device must be 'cpu', or 'cuda' with a usable GPU, got {device!r}")
         names = [spec.name for spec in specs]
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:

@@ -77,9 +77,10 @@ def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
     from sparc_core.evaluation.picture_plots import plot_rankings
     from sparc_core.evaluation.pictured_rooms import TRACKS
     from sparc_core.evaluation.plots import plot_bench
-    from sparc_core.scripts.contact_sheets import write_contact_sheet
+    from sparc_core.scripts.contact_sheets import picture_source, write_contact_sheet
 
     plot_bench(summaries, out)
+    picture_of = picture_source(_runner.pictures)
     given = {track.name for track in TRACKS if track.boxes}
     ranked = [summary for summary in summaries if summary["track"] not in given]
     if ranked:
@@ -87,7 +88,7 @@ def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
     for summary in summaries:
         rows = [record for record in objects if record["track"] == summary["track"]]
         path = out / f"cases_{summary['track'].replace(', ', '_').replace(' ', '_')}.jpg"
-        if not write_contact_sheet(rows, _runner.pictures, _runner.aligner.cad_library, path):
+        if not write_contact_sheet(rows, picture_of, _runner.aligner.cad_library, path):
             typer.echo(f"{summary['track']}: nothing aligned is well visible; no contact sheet", err=True)
 
 

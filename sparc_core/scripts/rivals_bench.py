@@ -108,13 +108,14 @@ def _draw(records, summary: dict, out: Path) -> None:
     from sparc_core.evaluation.picture_plots import plot_accuracy_against_latency
     from sparc_core.evaluation.picture_report import MAIN
     from sparc_core.evaluation.plots import plot_bench
-    from sparc_core.scripts.contact_sheets import write_contact_sheet
+    from sparc_core.scripts.contact_sheets import picture_source, write_contact_sheet
 
     accuracy = {t: {m: f["all"]["accuracy"][MAIN] for m, f in found.items()}
                 for t, found in summary["tracks"].items()}  # fmt: skip
     five = {name: figures[5]["median_ms"] for name, figures in summary["latency"].items()}
     if any(name in five for found in accuracy.values() for name in found):
         plot_accuracy_against_latency(five, accuracy, out / "latency.png")
+    picture_of = picture_source(_runner.pictures)
     for track, found in summary["tracks"].items():
         if not found:
             continue
@@ -124,7 +125,7 @@ def _draw(records, summary: dict, out: Path) -> None:
         for name in found:
             rows = [r for r in records["objects"] if (r["track"], r["method"]) == (track, name)]
             path = folder / f"cases_{name.replace(' ', '_')}.jpg"
-            if not write_contact_sheet(rows, _runner.pictures, _runner.cad_library, path):
+            if not write_contact_sheet(rows, picture_of, _runner.cad_library, path):
                 typer.echo(f"{name}, {track}: nothing aligned is well visible; no contact sheet", err=True)
 
 

@@ -18,7 +18,7 @@ from sparc_core.evaluation.calibration import fit_calibration, reliability
 from sparc_core.evaluation.mesh_score import average_precision, mesh_ap, surface_f1
 from sparc_core.evaluation.plots import plot_bench, plot_training
 from sparc_core.pipeline import SHIPPED_WEIGHTS
-from sparc_core.refine.model import load_network
+from sparc_core.refine.model import load_network, save_weights
 from sparc_core.scripts.main import app
 from sparc_core.types import AlignedObject, AlignmentResult
 
@@ -102,6 +102,14 @@ def test_the_command_calibrates_a_weights_file(tmp_path):
     assert model.calibration.none == (1.0, 0.0)
     for name, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[name])
+
+
+def test_a_score_of_starts_is_not_calibrated(tmp_path):
+    network, model = load_network(SHIPPED_WEIGHTS)
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, network.state_dict(), dataclasses.replace(model, score_of="start"))
+    result = CliRunner().invoke(app, ["calibrate", str(weights), "--images", "1", "--jobs", "1"])
+    assert result.exit_code == 2 and "its score judges starts, not poses" in result.stderr
 
 
 def test_the_most_similar_model_is_another_of_the_category():

@@ -284,6 +284,8 @@ def test_files_and_options_that_fit_no_method_are_named(library, tmp_path, monke
         MethodSpec("x", ("shipped", str(other))).load(library, "cpu")
     with pytest.raises(ValueError, match=r"options of the method: unknown keys \['looks'\]"):
         read_method("shipped", library, "cpu", {"looks": 3})
+    with pytest.raises(ValueError, match="device must be 'cpu', or 'cuda' with a usable GPU, got 'auto'"):
+        RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)),), None, "auto")
     with pytest.raises(ValueError, match=r"names of their own, got \['x'\]"):
         RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)), MethodSpec("x", ("b",))), None, "cpu")
 
