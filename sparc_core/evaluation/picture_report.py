@@ -27,12 +27,14 @@ def summarise_pictures(name: str, objects: list[dict], predictions: list[dict]) 
     and AP^mesh are of all predictions, those of nothing included; accuracies are of the room's objects.
     Raises ValueError without objects."""
     records = TrackRecords.from_records(objects)
+    first = np.unique(records["image"], return_index=True)[1]
     score = np.array([p["score"] for p in predictions], dtype=np.float64)
     right = np.array([bool(p["right_for"]) for p in predictions], dtype=bool)
     return {
         "track": name,
         "images": len(np.unique(records["image"])),
         "predictions": len(predictions),
+        "align_ms": round(float(np.median(records["align_ms"][first])), 1),
         "all": _figures(records)
         | {"ap_mesh": _mesh(objects, predictions), "ece": round(reliability(score, right).ece, 4)},
         "well_visible": _figures(records.only(records["well_visible"])),

@@ -38,9 +38,10 @@ def records_of(
     out. library: of the room and of the result, cad: its tensors.
     """
     judge = _Judge(room, library, cad)
+    timing = {"align_ms": result.timing_ms["total"]}
     aligned = {found.detection: found for found in result.objects}
     objects = [
-        named | judge.about_object(i, aligned.get(int(d)), given, well_visible)
+        named | timing | judge.about_object(i, aligned.get(int(d)), given, well_visible)
         for i, d in enumerate(given.own)
     ]
     owner = {int(d): i for i, d in enumerate(given.own) if d >= 0}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparc_core.cad.library import CadLibrary
+from sparc_core.evaluation.methods import OURS, method_of
 from sparc_core.evaluation.perception import DepthFigures
 from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedRooms, RgbTrack, give_inputs
 from sparc_core.evaluation.pose_records import records_of
@@ -44,7 +45,8 @@ class RgbBenchConfig:
 class RgbBenchRunner:
     """Runs perception and aligner over the pictures, one by one."""
 
-    def __init__(self, config: RgbBenchConfig, perception: Perception, aligner: Aligner):
+    def __init__(self, config: RgbBenchConfig, perception: Perception, aligner):
+        """aligner: an `Aligner`, or what takes its place (`method_of`)."""
         if perception.detector is None or perception.depth is None:
             raise ValueError("the benchmark needs a detector and a depth predictor")
         self.config, self.perception, self.aligner = config, perception, aligner
@@ -52,11 +54,16 @@ class RgbBenchRunner:
         self.pictures = PicturedRooms(aligner.cad_library, config.layout, config.seed, config.min_visible)
 
     @classmethod
-    def load(cls, config: RgbBenchConfig, perception, weights: Path | None, retrieval, device: str):
-        """perception: a `PerceptionConfig`; weights, retrieval: files, None for none."""
+    def load(
+        cls, config: RgbBenchConfig, perception, weights: Path | None, retrieval, device: str,
+        method: str = OURS,
+    ):  # fmt: skip
+        """perception: a `PerceptionConfig`; weights, retrieval: files, None for none; method: see
+        `method_of`."""
         library = CadLibrary.open(config.cad_library)
         aligner = Aligner.load(weights, library, device=device, retrieval=retrieval)
-        return cls(config, Perception.load(perception, str(aligner.device)), aligner)
+        placed = method_of(method, aligner, retrieval)
+        return cls(config, Perception.load(perception, str(aligner.device)), placed)
 
     def run(self, number: int) -> dict:
         """All about one picture: {"boxes": …, "depth": …, "timing_ms": …, "objects": one record for every

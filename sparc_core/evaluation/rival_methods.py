@@ -7,7 +7,7 @@ method are added to `READERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,10 +20,11 @@ from sparc_core.baselines.roca import Roca, RocaConfig
 from sparc_core.baselines.single_shot import SingleShotAligner
 from sparc_core.cad.library import CadLibrary
 from sparc_core.config import from_dict, load_yaml, to_dict
+from sparc_core.evaluation.methods import StartedAligner
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner, AlignerConfig
 from sparc_core.refine.model import ModelConfig, load_network
-from sparc_core.types import AlignmentResult, Camera, Detection, StartPose
+from sparc_core.types import AlignmentResult, Camera, Detection
 from sparc_core.weights_file import read_weights
 
 SHIPPED = "shipped"
@@ -85,30 +86,10 @@ class MethodSpec:
             return method
         if not isinstance(method, Aligner):
             raise ValueError(f"method {self.name}: only an aligner refines poses, {last} is another method")
-        return RefinedMethod(read_method(first[0], library, device, {}), method)
-
-
-@dataclass(frozen=True, eq=False)
-class RefinedMethod:
-    """The poses of a first method, refined by an aligner. What the first skips, the aligner searches."""
-
-    first: Method
-    aligner: Aligner
-
-    @torch.no_grad()
-    def align(
-        self, image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False
-    ) -> AlignmentResult:
-        """As `Aligner.align`; the first method's time is its own stage."""
-        given = (image_rgb, camera, detections, depth_m, normals_cam)
-        found = self.first.align(*given, depth_predicted=depth_predicted)
-        starts: list[StartPose | None] = [None] * len(detections)
-        for o in found.objects:
-            starts[o.detection] = StartPose(o.model_id, o.R, o.T_m, o.S_m)
-        result = self.aligner.align(*given, depth_predicted=depth_predicted, starts=starts)
-        first_ms = found.timing_ms["total"]
-        timing = {**result.timing_ms, "first": first_ms, "total": result.timing_ms["total"] + first_ms}
-        return replace(result, timing_ms=timing)
+        before = read_method(first[0], library, device, {})
+        if not isinstance(before, SingleShotAligner):
+            raise ValueError(f"method {self.name}: {first[0]} is no single-shot method to start from")
+        return StartedAligner(method, before, search_beside=False)
 
 
 def read_method(file: str, library: CadLibrary, device: str, options: dict) -> Method:

@@ -18,13 +18,13 @@ from sparc_core.evaluation.picture_report import summarise_pictures
 from sparc_core.evaluation.pictured_rooms import TRACKS, GivenInputs, PicturedRooms, give_inputs
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.evaluation.rgb_bench import RgbBenchConfig
-from sparc_core.evaluation.rival_methods import MethodSpec, RefinedMethod, read_method
+from sparc_core.evaluation.rival_methods import MethodSpec, read_method
 from sparc_core.evaluation.rivals import COUNTS, RivalsRunner
 from sparc_core.evaluation.rivals_report import expectations, markdown, summarise_rivals
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.see import Perception, Seen
-from sparc_core.pipeline import SHIPPED_RETRIEVAL, Aligner
+from sparc_core.pipeline import SHIPPED_RETRIEVAL
 from sparc_core.refine.model import save_weights
 from sparc_core.retrieval.retriever import Retriever
 from sparc_core.synth.scenes import SceneConfig
@@ -152,7 +152,7 @@ def test_clutter_that_is_detected_is_neither_right_nor_wrong(library, pictures):
                       np.ones(3), 0.5, "")
         for d, detection in enumerate(given.detections)
     )  # fmt: skip
-    result = AlignmentResult(taken.room.camera, objects)
+    result = AlignmentResult(taken.room.camera, objects, (), {"total": 1.0})
     cad = CadTensors.from_library(library)
     about, predictions = records_of({"image": 0}, taken.room, given, result, library, cad, 0.5)
     assert len(about) == len(taken.room.slots)
@@ -171,7 +171,7 @@ def test_a_record_holds_what_the_plots_and_pictures_need(library, pictures):
     truth = [getattr(room.truth, n)[0].double().numpy() for n in ("R", "T", "S")]
     one = AlignedObject(0, given.detections[0].category, given.detections[0].model_id, (0, 0, 1, 1),
                         truth[0], truth[1] + [0.0, 0.0, 0.3], truth[2] * 1.1, 0.25, "")  # fmt: skip
-    result = AlignmentResult(room.camera, (one,))
+    result = AlignmentResult(room.camera, (one,), (), {"total": 1.0})
     objects, predictions = records_of(
         {"track": "t"}, room, given, result, library, CadTensors.from_library(library), 0.5
     )
@@ -282,6 +282,8 @@ def test_files_and_options_that_fit_no_method_are_named(library, tmp_path, monke
         read_method(str(other), library, "cpu", {"depth_fit": True})
     with pytest.raises(ValueError, match="only an aligner refines poses"):
         MethodSpec("x", ("shipped", str(other))).load(library, "cpu")
+    with pytest.raises(ValueError, match="method x: shipped is no single-shot method to start from"):
+        MethodSpec("x", ("shipped", "shipped")).load(library, "cpu")
     with pytest.raises(ValueError, match=r"options of the method: unknown keys \['looks'\]"):
         read_method("shipped", library, "cpu", {"looks": 3})
     with pytest.raises(ValueError, match="device must be 'cpu', or 'cuda' with a usable GPU, got 'auto'"):
@@ -306,32 +308,17 @@ def test_roca_is_read_from_its_file_and_gives_detections_its_poses_and_their_own
     for found in result.objects:
         assert found.score == detections[found.detection].score
         assert found.model_id == detections[found.detection].model_id
-
-
-def test_a_refined_method_starts_where_the_first_ends_and_searches_what_it_skipped(library, pictures):
-    taken = next(t for t in map(pictures.take, range(20)) if len(t.room.slots) > 1)
-    room = taken.room
-    boxes = next(track for track in TRACKS if track.name == "RGB-D, true boxes, right model")
-    given = give_inputs(boxes, taken, Seen((), None, None, False), library)
-    aligner = Aligner.load(None, library, device="cpu")
-    first = KnownMethod(lambda: taken)
-    skipping = KnownMethod(lambda: taken)
-    skipping.align = lambda *a, **k: dataclasses.replace(
-        first.align(*a, **k), objects=first.align(*a, **k).objects[1:]
-    )
-    arguments = (taken.picture.rgb, room.camera, given.detections, given.depth_m)
-    both = RefinedMethod(first, aligner).align(*arguments)
-    assert {o.start for o in both.objects} == {"track"}
-    assert both.timing_ms["first"] == 7 and both.timing_ms["total"] > 7 + both.timing_ms["network"]
-    partly = RefinedMethod(skipping, aligner).align(*arguments)
-    starts = {o.detection: o.start for o in partly.objects}
-    assert starts[0].startswith("azimuth") and {s for d, s in starts.items() if d} == {"track"}
+    refined = MethodSpec("x", (str(tmp_path / "roca.safetensors"), "shipped")).load(library, "cpu")
+    again = refined.align(taken.picture.rgb, taken.room.camera, detections, given.depth_m)
+    started = {found.detection for found in result.objects}
+    assert all((o.start == "track") == (o.detection in started) for o in again.objects)
 
 
 def test_figures_of_pictures_by_hand():
     def about(category, error, **changes):
         record = {
-            "image": 0, "category": category, "detected": True, "right_model": True, "well_visible": True,
+            "image": 0, "align_ms": 7.0, "category": category, "detected": True, "right_model": True,
+            "well_visible": True,
             "translation_m": error, "rotation_deg": 1.0, "scale": 0.01, "distance_m": 2.0, "seen": 0.9,
             "score": 0.9, "detection_score": 0.9, "f1": [1.0, 1.0, 1.0],
         }  # fmt: skip
