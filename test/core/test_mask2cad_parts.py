@@ -1,13 +1,12 @@
-"""Mask2CAD's parts: rotations along the viewing ray, bins by K-medoids, views, losses, poses from answers."""
+"""What Mask2CAD is made of: rotations along the viewing ray, bins by K-medoids, views of CAD models."""
 
-import dataclasses
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from builders import furniture, posed_mesh, random_poses, shape_tensors, shapes
+from builders import furniture, posed_mesh, shapes
 from scipy.spatial.transform import Rotation
 
 from sparc_core.baselines.allocentric import box_ray, ray_rotation, to_allocentric, to_camera
@@ -15,7 +14,7 @@ from sparc_core.baselines.medoids import SAME_RAD, bin_costs, k_medoids, nearest
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.views import DARKEST, ViewRenderer
 from sparc_core.geometry.rotation import rotation_y, upright_rotation
-from sparc_core.types import CATEGORIES, Camera
+from sparc_core.types import Camera
 from sparc_core.visualise.zbuffer import rasterise
 
 
