@@ -15,6 +15,7 @@ COMMANDS = {
     "cad": ("sparc_core.scripts.cad", "app"),
     "pretrain": ("sparc_core.scripts.pretrain", "command"),
     "train-perception": ("sparc_core.scripts.train_perception", "app"),
+    "train-baseline": ("sparc_core.scripts.train_baseline", "app"),
     "prepare": ("sparc_core.scripts.prepare", "app"),
     "calibrate": ("sparc_core.scripts.calibrate", "command"),
     "evaluate": ("sparc_core.scripts.evaluate", "app"),
