@@ -1,7 +1,7 @@
 """The networks of Mask2CAD: regions of an image and views of CAD models in one space, and the region's pose.
 
 Comes in: the detector's features of a region, under its mask (`Regions`), and grey views of CAD models
-(`cad/views.py`). Goes out: unit vectors of both, and for every region the rotation's bin and its residual,
+(`views.py`). Goes out: unit vectors of both, and for every region the rotation's bin and its residual,
 the centre's offset, and, as in the variant b5, depth and extents. Features, mask and box are all it sees of
 an object: no depth image takes part.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from sparc_core.baselines.mask2cad import Mask2CadNet
+from sparc_core.baselines.views import ViewRenderer
 from sparc_core.cad.library import CadLibrary
-from sparc_core.cad.views import ViewRenderer
 from sparc_core.geometry.rotation import quaternion_to_matrix
 from sparc_core.types import CATEGORIES
 
