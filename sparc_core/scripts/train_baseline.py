@@ -11,9 +11,11 @@ import typer
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 from sparc_core.scripts.libraries import open_libraries
-from sparc_core.scripts.training_run import RunOptions
+from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
 app = typer.Typer(help="Train the methods to compare with.", no_args_is_help=True)
+
+CHUNK = 128  # objects of the validation looked at together
 
 Regions = Annotated[Path, typer.Option(help="Folder of sparc train-baseline regions to train on.")]
 UnseenRegions = Annotated[Path, typer.Option(help="Folder of regions to validate on.")]
@@ -64,3 +66,68 @@ def regions(
         )
         new = writer.write(folder, out, limit)
     typer.echo(f"regions of {limit or len(folder)} pictures in {out}, {new} files of them new")
+
+
+@app.command()
+def roca(
+    out: options.Out,
+    regions: Regions,
+    validation: UnseenRegions,
+    config: Annotated[Path | None, options.yaml_of("RocaTraining")] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    stop_after_min: options.StopAfterMin = 0.0,
+    init: options.Init = None,
+    resume: options.Resume = False,
+) -> None:
+    """Train ROCA; Ctrl-C saves a checkpoint to resume from."""
+    from sparc_core.baselines.roca import Roca, RocaNet
+    from sparc_core.training.region_store import RegionStore
+    from sparc_core.training.roca import RocaTraining, make_roca_trainer, with_extents_of
+
+    told = RunOptions(out, config, device, threads, stop_after_min, resume)
+    with report_bad_input():
+        settings = told.settings(RocaTraining)
+        unseen = RegionStore.open(validation)
+        store = RegionStore.open(regions, typer.echo)
+        settings = with_extents_of(settings, store)
+        trainer = make_roca_trainer(settings, store, told.use_device(), init)
+
+    def figures() -> dict:
+        network = RocaNet(settings.network)
+        network.load_state_dict(trainer.averaged)
+        return measure_on_regions(Roca(network), unseen)
+
+    _run(told, settings, trainer, figures)
+
+
+def measure_on_regions(estimator, store) -> dict[str, float]:
+    """Figures of a `PoseEstimator` on a `RegionStore`, with a depth camera's depth and with predicted."""
+    import torch
+
+    from sparc_core.evaluation.single_shot import measure_estimator
+    from sparc_core.training.region_batches import PREDICTED_ONLY, SENSOR_ONLY, region_batch
+
+    def batches(noise):
+        generator = torch.Generator().manual_seed(0)
+        for rows in torch.arange(len(store)).split(CHUNK):
+            batch = region_batch(store, rows, noise, generator)
+            yield batch.regions, batch.truth, batch.symmetry_order, batch.visible
+
+    return {
+        **measure_estimator(estimator, batches(SENSOR_ONLY), "sensor_"),
+        **measure_estimator(estimator, batches(PREDICTED_ONLY), "predicted_"),
+    }
+
+
+def _run(told: RunOptions, settings, trainer, figures) -> None:
+    """Train to the end; the averaged weights are written with the network's configuration."""
+    from sparc_core.perception.predictor_file import save_predictor
+
+    def write(path: Path) -> None:
+        save_predictor(path, trainer.averaged, settings.network, half=True)
+
+    with report_bad_input():
+        run = TrainingRun(told, settings, trainer, figures, write)
+        run.start()
+    run.go()
