@@ -1,18 +1,23 @@
 """Mask2CAD: poses from answers and back, losses worked by hand, learning, weights, retrieval."""
 
+import copy
 import dataclasses
 import functools
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from baseline_fixtures import store
+import yaml
+from baseline_fixtures import DETECTOR, pictures, reader, region_folder, store
 from builders import furniture, random_poses
 from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
 
 from sparc_core.baselines.allocentric import box_ray, to_allocentric
 from sparc_core.baselines.mask2cad import Mask2CadConfig, Mask2CadNet, RegionAnswers, box_context
+from sparc_core.baselines.mask2cad_aligner import Mask2Cad, Mask2CadAligner, ViewRetriever
 from sparc_core.baselines.mask2cad_loss import Mask2CadLossConfig, contrastive_loss, pose_losses
 from sparc_core.baselines.mask2cad_pose import (
     PoseTargets,
@@ -23,15 +28,17 @@ from sparc_core.baselines.mask2cad_pose import (
 )
 from sparc_core.baselines.regions import Regions
 from sparc_core.baselines.view_set import ViewSet
+from sparc_core.evaluation.mask2cad import measure_mask2cad
 from sparc_core.geometry.camera import project
 from sparc_core.geometry.errors import rotation_error_deg
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import matrix_to_quaternion, quaternion_to_matrix
 from sparc_core.perception.predictor_file import load_predictor, save_predictor
+from sparc_core.scripts.main import app
 from sparc_core.training.mask2cad import Mask2CadTraining, ViewedBatches, make_mask2cad_trainer
 from sparc_core.training.predictor_trainer import PredictorTrainConfig
-from sparc_core.training.region_batches import SENSOR_ONLY
-from sparc_core.types import CATEGORIES
+from sparc_core.training.region_batches import SENSOR_ONLY, region_batch
+from sparc_core.types import CATEGORIES, Camera, Detection
 
 TINY = Mask2CadConfig(
     features=8, width=16, shared=1, convolutions=1, embedding=16, bins=4, view_px=24, view_width=8
@@ -369,3 +376,134 @@ def test_stores_that_do_not_fit_are_refused():
         Mask2CadTraining(TINY, views=5)
     with pytest.raises(ValueError, match="distractors must not be negative"):
         training(distractors=-1)
+
+
+# --- in the place of the aligner -------------------------------------------------------------------------
+
+
+def unseen_batches():
+    batch = region_batch(store(), torch.arange(len(store())), SENSOR_ONLY, torch.Generator().manual_seed(0))
+    return [(batch.regions, batch.truth, batch.symmetry_order, batch.visible)]
+
+
+def test_figures_of_known_answers():
+    """A network whose answers are the truth has every figure at 100, one that turns them by 30° none but the
+    models."""
+    network, _ = trained()
+    regions, truth, order, _ = unseen_batches()[0]
+    models = torch.tensor([furniture().index_of(name) for name in store().model_ids])
+    vectors = ViewSet(furniture(), network).embed(network)
+    targets = pose_targets(network, regions, truth, order)
+    row = torch.arange(len(regions))
+
+    class Knowing(Mask2CadNet):
+        turn = torch.tensor([1.0, 0.0, 0.0, 0.0])
+
+        def forward(self, seen):
+            assert len(seen) == len(regions)
+            residual = matrix_to_quaternion(
+                quaternion_to_matrix(self.turn) @ quaternion_to_matrix(targets.residual[row, targets.bin])
+            )
+            logits = 20 * torch.nn.functional.one_hot(targets.bin, TINY.bins).float()
+            return RegionAnswers(
+                vectors[models, 0], logits, residual, targets.offset, targets.log_depth, targets.log_extents
+            )
+
+    knowing = Knowing(TINY)
+    knowing.load_state_dict(network.state_dict())
+    right = measure_mask2cad(knowing, furniture(), unseen_batches, models)
+    for name in ("right", "right_10", "right_5dof", "right_rotation", "top1", "top5"):
+        assert right[name] == 100, name
+    assert right["chance"] == 50 and right["objects"] == len(models)
+    knowing.turn = torch.tensor([math.cos(math.radians(15)), 0.0, 0.0, math.sin(math.radians(15))])
+    turned = measure_mask2cad(knowing, furniture(), unseen_batches, models)
+    assert turned["right"] == turned["right_5dof"] == turned["right_rotation"] == 0 and turned["top1"] == 100
+    with pytest.raises(ValueError, match="expected one for each of"):
+        measure_mask2cad(knowing, furniture(), unseen_batches, torch.cat((models, models)))
+
+
+def aligner_for(network, library=None):
+    return Mask2CadAligner(Mask2Cad(network), reader(), library or furniture())
+
+
+def pictured(number=0):
+    picture = pictures().read(number)
+    camera = Camera(96, 72, *picture.intrinsics, up_cam=tuple(picture.up_cam))
+    detections = [Detection(o.box_xyxy, o.category, 0.7) for o in picture.objects]
+    return np.ascontiguousarray(picture.rgb), camera, detections, picture
+
+
+def test_it_aligns_an_image_without_depth():
+    """The poses are those that the network gives for the same region, the model is the most alike one."""
+    network, _ = trained()
+    rgb, camera, detections, picture = pictured()
+    result = aligner_for(network).align(rgb, camera, detections)
+    assert [o.detection for o in result.objects] == list(range(len(detections))) and not result.skipped
+    rows = (store().tensors["picture"] == picture.number).nonzero()[:, 0]
+    batch = region_batch(store(), rows, SENSOR_ONLY, torch.Generator().manual_seed(0))
+    estimate = Mask2Cad(network).estimate(batch.regions)
+    likeness = ViewRetriever(network, furniture()).likeness(estimate.vector, batch.regions.category)
+    for d, item in enumerate(result.objects):
+        np.testing.assert_allclose(item.R, estimate.pose.R[d], atol=0.05)  # stored features are 16-bit floats
+        np.testing.assert_allclose(item.T_m, estimate.pose.T[d], rtol=0.05, atol=0.02)
+        np.testing.assert_allclose(item.S_m, estimate.pose.S[d], rtol=0.05)
+        model = furniture().models[int(likeness[d].argmax())]
+        assert item.model_id == model.model_id and model.category == item.category == detections[d].category
+        assert item.score == 0.7 and item.start == "mask2cad"
+        np.testing.assert_allclose(item.R @ item.R.T, np.eye(3), atol=1e-5)
+    starts = aligner_for(network).starts(rgb, camera, detections)
+    np.testing.assert_array_equal(starts[0].R, result.objects[0].R)
+
+
+def test_a_named_model_is_kept_and_unknown_categories_are_skipped():
+    network, _ = trained()
+    rgb, camera, detections, picture = pictured()
+    names = [m.model_id for m in furniture().models if m.category == detections[0].category]
+    for name in names:
+        named = [dataclasses.replace(detections[0], model_id=name)]
+        assert aligner_for(network).align(rgb, camera, named).objects[0].model_id == name
+    half_blind = copy.deepcopy(network)
+    half_blind.bins[CATEGORIES.index(detections[0].category)] = 0
+    result = aligner_for(half_blind).align(rgb, camera, detections)
+    assert result.skipped[0].detection == 0
+    assert result.skipped[0].reason == "no object of its category occurred in training"
+    kept = {o.detection for o in result.objects}
+    assert kept == {i for i, d in enumerate(detections) if d.category != detections[0].category}
+
+
+def test_it_loads_from_files_and_refuses_what_does_not_fit(tmp_path):
+    network, _ = trained()
+    weights, detector = tmp_path / "mask2cad.safetensors", tmp_path / "detector.safetensors"
+    save_predictor(weights, network.state_dict(), TINY)
+    save_predictor(detector, reader().network.network.state_dict(), DETECTOR)
+    rgb, camera, detections, _ = pictured()
+    loaded = Mask2CadAligner.load(weights, furniture(), detector).align(rgb, camera, detections)
+    direct = aligner_for(network).align(rgb, camera, detections)
+    for a, b in zip(loaded.objects, direct.objects, strict=True):
+        np.testing.assert_array_equal(a.T_m, b.T_m)
+        assert a.model_id == b.model_id
+    with pytest.raises(ValueError, match="made for 8 features, the detector has 96"):
+        Mask2CadAligner.load(weights, furniture())
+    with pytest.raises(ValueError, match="expected those of a Mask2CadConfig, got MaskRcnnConfig"):
+        Mask2CadAligner.load(detector, furniture(), detector)
+
+
+def test_the_command_trains_and_measures(tmp_path):
+    config = tmp_path / "config.yaml"
+    tiny = dataclasses.asdict(TINY)
+    train = {"steps": 3, "pictures": 6, "precision": "fp32"}
+    config.write_text(yaml.safe_dump({"network": tiny, "train": train, "views": 2}))
+    regions = ["--regions", str(region_folder()), "--validation", str(region_folder())]
+    library = ["--cad-library", "procedural:0-1", "--validation-library", "procedural:0-1"]
+    command = ["train-baseline", "mask2cad", "--out", str(tmp_path / "run"), "--config", str(config)]
+    done = CliRunner().invoke(app, [*command, *regions, *library, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
+    figures = lines[-1]["validation"]
+    assert figures["objects"] == len(store()) and figures["chance"] == 50
+    assert 0 <= figures["top1"] <= figures["top5"] == 100
+    loaded = Mask2Cad.load(tmp_path / "run" / "weights.safetensors")
+    assert loaded.network.config == TINY
+    other = ["--cad-library", "procedural:7-7", "--out", str(tmp_path / "b")]
+    wrong = CliRunner().invoke(app, [*command, *regions, *library[2:], *other])
+    assert wrong.exit_code != 0 and "is not in the library" in wrong.output
