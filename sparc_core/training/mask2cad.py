@@ -121,14 +121,17 @@ class Mask2CadLosses(torch.nn.Module):
 
     def forward(self, viewed: ViewedBatch) -> dict[str, torch.Tensor]:
         """Weighted losses by name."""
-        regions = viewed.batch.regions
-        answers = self.network(regions)
-        targets = pose_targets(self.network, regions, viewed.batch.truth, viewed.batch.symmetry_order)
-        contrast = contrastive_loss(
-            answers.vector, self.network.views(viewed.views), viewed.view_model == viewed.model[:, None],
-            viewed.view_category == regions.category[:, None], self.config,
-        )  # fmt: skip
-        return {"embedding": self.config.embedding * contrast, **pose_losses(answers, targets, self.config)}
+        regions, batch = viewed.batch.regions, viewed.batch
+        answers, views = self.network(regions), self.network.views(viewed.views)
+        # rotations and cosines want more digits than mixed precision has
+        with torch.autocast(regions.features.device.type, enabled=False):
+            targets = pose_targets(self.network, regions, batch.truth, batch.symmetry_order)
+            contrast = contrastive_loss(
+                answers.vector, views, viewed.view_model == viewed.model[:, None],
+                viewed.view_category == regions.category[:, None], self.config,
+            )  # fmt: skip
+            losses = pose_losses(answers, targets, self.config)
+        return {"embedding": self.config.embedding * contrast, **losses}
 
 
 def make_mask2cad_trainer(
