@@ -70,6 +70,8 @@ class SingleShotAligner:
     """Gives every detection the estimator's pose, and a CAD model: the one it names, else the one most alike
     by the retriever, else the one whose size fits best. σ is the detector's score, as in ROCA."""
 
+    no_estimate = NO_ESTIMATE  # why a detection is skipped that there is no estimate for
+
     def __init__(
         self,
         estimator: PoseEstimator,
@@ -114,7 +116,7 @@ class SingleShotAligner:
         if prepared.kept:
             numbers = [known[i] for i in prepared.kept]
             objects = self._place(prepared, numbers, [detections[i] for i in numbers])
-            skipped |= {i: NO_ESTIMATE for i in set(numbers) - {o.detection for o in objects}}
+            skipped |= {i: self.no_estimate for i in set(numbers) - {o.detection for o in objects}}
         reasons = tuple(SkippedDetection(i, skipped[i]) for i in sorted(skipped))
         timing = {"observe": (observed - began) * 1e3, "total": (time.perf_counter() - began) * 1e3}
         return AlignmentResult(camera, tuple(objects), reasons, timing)
@@ -148,7 +150,8 @@ class SingleShotAligner:
     def _place(self, prepared: PreparedImage, numbers, kept: list[Detection]) -> list[AlignedObject]:
         """The kept detections that there is an estimate for; numbers: theirs among all detections."""
         regions = self.reader.read(prepared, [d.category for d in kept])
-        found, models = self.estimator.estimate(regions), self._models(prepared, kept)
+        found = self.estimator.estimate(regions)
+        models = self._models(prepared, kept, regions, found)
         objects = []
         for n, (number, detection) in enumerate(zip(numbers, kept, strict=True)):
             if found.enough[n]:
@@ -166,7 +169,9 @@ class SingleShotAligner:
         factor = {"free": S_m / extents, "uniform": np.exp(np.log(S_m / extents).mean()), "fixed": 1.0}
         return factor[self.config.scale_mode] * extents
 
-    def _models(self, prepared: PreparedImage, kept: list[Detection]) -> list[str]:
+    def _models(
+        self, prepared: PreparedImage, kept: list[Detection], regions: Regions, found: Estimate
+    ) -> list[str]:
         """The CAD model's id of every kept detection."""
         best = [int(candidates[0]) for candidates in prepared.candidates]
         if self.retriever is not None:

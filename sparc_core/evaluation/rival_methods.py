@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import yaml
 
+from sparc_core.baselines.mask2cad import Mask2CadConfig
+from sparc_core.baselines.mask2cad_aligner import Mask2CadAligner
 from sparc_core.baselines.reader import RegionReader
 from sparc_core.baselines.roca import Roca, RocaConfig
 from sparc_core.baselines.single_shot import SingleShotAligner
@@ -123,6 +125,13 @@ def _read_roca(path: Path, library: CadLibrary, device: str) -> Method:
     return SingleShotAligner(Roca.load(path, device), RegionReader.load(None, device), library, device)
 
 
+def _read_mask2cad(path: Path, library: CadLibrary, device: str) -> Method:
+    return Mask2CadAligner.load(path, library, device=device)
+
+
 Reader = Callable[[Path, CadLibrary, str], Method]
 # by the kind in the metadata of a weights file
-READERS: dict[str, Reader] = {RocaConfig.__name__: _read_roca}
+READERS: dict[str, Reader] = {
+    RocaConfig.__name__: _read_roca,
+    Mask2CadConfig.__name__: _read_mask2cad,
+}

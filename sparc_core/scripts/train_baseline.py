@@ -101,6 +101,56 @@ def roca(
     _run(told, settings, trainer, figures)
 
 
+@app.command()
+def mask2cad(
+    out: options.Out,
+    regions: Regions,
+    validation: UnseenRegions,
+    config: Annotated[Path | None, options.yaml_of("Mask2CadTraining")] = None,
+    cad_library: options.CadLibraries = None,
+    hold_out: options.HoldOut = None,
+    validation_library: Annotated[
+        str, typer.Option(help="CAD models of the regions to validate on, to be told apart.")
+    ] = "procedural:1000100-1000119",
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    stop_after_min: options.StopAfterMin = 0.0,
+    init: options.Init = None,
+    resume: options.Resume = False,
+) -> None:
+    """Train Mask2CAD; the CAD library is that of the pictures. Ctrl-C saves a checkpoint to resume from."""
+    import torch
+
+    from sparc_core.baselines.mask2cad import Mask2CadNet
+    from sparc_core.cad.library import CadLibrary
+    from sparc_core.evaluation.mask2cad import measure_mask2cad
+    from sparc_core.training.mask2cad import Mask2CadTraining, make_mask2cad_trainer
+    from sparc_core.training.region_batches import SENSOR_ONLY, region_batch
+    from sparc_core.training.region_store import RegionStore
+
+    told = RunOptions(out, config, device, threads, stop_after_min, resume)
+    with report_bad_input():
+        settings = told.settings(Mask2CadTraining)
+        library = open_libraries(cad_library or ["procedural:0-79"], hold_out or [])
+        unseen, unseen_models = RegionStore.open(validation), CadLibrary.open(validation_library)
+        models = torch.tensor([unseen_models.index_of(name) for name in unseen.model_ids])
+        store = RegionStore.open(regions, typer.echo)
+        trainer = make_mask2cad_trainer(settings, store, library, told.use_device(), init)
+
+    def batches():  # no depth is looked at, whatever the noise
+        generator = torch.Generator().manual_seed(0)
+        for rows in torch.arange(len(unseen)).split(CHUNK):
+            batch = region_batch(unseen, rows, SENSOR_ONLY, generator)
+            yield batch.regions, batch.truth, batch.symmetry_order, batch.visible
+
+    def figures() -> dict:
+        network = Mask2CadNet(settings.network)
+        network.load_state_dict({name: value.cpu() for name, value in trainer.averaged.items()})
+        return measure_mask2cad(network, unseen_models, batches, models)
+
+    _run(told, settings, trainer, figures)
+
+
 def measure_on_regions(estimator, store) -> dict[str, float]:
     """Figures of a `PoseEstimator` on a `RegionStore`, with a depth camera's depth and with predicted."""
     import torch

@@ -8,6 +8,7 @@ import pytest
 import torch
 from builders import furniture
 
+from sparc_core.baselines.mask2cad import Mask2CadConfig, Mask2CadNet
 from sparc_core.baselines.roca import RocaConfig, RocaNet
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.config import to_dict
@@ -292,23 +293,38 @@ def test_files_and_options_that_fit_no_method_are_named(library, tmp_path, monke
         RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)), MethodSpec("x", ("b",))), None, "cpu")
 
 
-def test_roca_is_read_from_its_file_and_gives_detections_its_poses_and_their_own_scores(
-    library, pictures, tmp_path
+def roca():
+    """A small ROCA with random weights."""
+    config = RocaConfig(code=16, hidden=16)
+    return RocaNet(config), config
+
+
+def mask2cad():
+    """A small Mask2CAD with random weights that knows one rotation of every category."""
+    config = Mask2CadConfig(width=16, embedding=16, bins=2, view_px=24, view_width=8)
+    network = Mask2CadNet(config)
+    network.bins[:, 0, 0] = 1
+    return network, config
+
+
+@pytest.mark.parametrize("build", [roca, mask2cad])
+def test_a_baseline_is_read_from_its_file_and_gives_its_poses_with_the_detections_scores(
+    library, pictures, tmp_path, build
 ):
     torch.manual_seed(0)
-    config = RocaConfig(code=16, hidden=16)
-    save_predictor(tmp_path / "roca.safetensors", RocaNet(config).state_dict(), config)
+    network, config = build()
+    save_predictor(tmp_path / "w.safetensors", network.state_dict(), config)
     taken = pictures.take(0)
     boxes = next(track for track in TRACKS if track.name == "RGB-D, true boxes, right model")
     given = give_inputs(boxes, taken, Seen((), None, None, False), library)
     detections = [dataclasses.replace(d, score=0.1 * (i + 1)) for i, d in enumerate(given.detections)]
-    method = read_method(str(tmp_path / "roca.safetensors"), library, "cpu", {})
+    method = read_method(str(tmp_path / "w.safetensors"), library, "cpu", {})
     result = method.align(taken.picture.rgb, taken.room.camera, detections, given.depth_m)
-    assert len(result.objects) > 0 and {o.start for o in result.objects} == {"roca"}
+    assert len(result.objects) > 0 and {o.start for o in result.objects} == {build.__name__}
     for found in result.objects:
         assert found.score == detections[found.detection].score
         assert found.model_id == detections[found.detection].model_id
-    refined = MethodSpec("x", (str(tmp_path / "roca.safetensors"), "shipped")).load(library, "cpu")
+    refined = MethodSpec("x", (str(tmp_path / "w.safetensors"), "shipped")).load(library, "cpu")
     again = refined.align(taken.picture.rgb, taken.room.camera, detections, given.depth_m)
     started = {found.detection for found in result.objects}
     assert all((o.start == "track") == (o.detection in started) for o in again.objects)
