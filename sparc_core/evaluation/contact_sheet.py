@@ -64,16 +64,19 @@ def _pair(kind: str, record: dict, image_rgb: np.ndarray, camera: Camera, librar
         f"{kind}: {record['translation_m'] * 100:.0f} cm, {record['rotation_deg']:.0f} deg, "
         f"{record['scale'] * 100:.0f} %"
     )
-    shown = [_tile(record, record["aligned"], image_rgb, camera, library, text)]
-    shown.append(_tile(record, record["truth"], image_rgb, camera, library, f"truth ({record['category']})"))
+    truth = f"truth ({record['category']})"
+    shown = (
+        _tile(record, record["aligned"], record["score"], image_rgb, camera, library, text),
+        _tile(record, record["truth"], 1.0, image_rgb, camera, library, truth),
+    )
     return np.pad(np.vstack(shown), ((3, 3), (3, 3), (0, 0)))
 
 
-def _tile(record, described: dict, image_rgb, camera, library, text: str) -> np.ndarray:
+def _tile(record, described: dict, score: float, image_rgb, camera, library, text: str) -> np.ndarray:
     """The overlay of one CAD model, cut out round the object's box, with a line of text above."""
     item = AlignedObject(
         0, record["category"], described["model_id"], tuple(record["box_xyxy"]),
-        *(np.array(described[name]) for name in ("R", "T_m", "S_m")), record["score"], "",
+        *(np.array(described[name]) for name in ("R", "T_m", "S_m")), score, "",
     )  # fmt: skip
     left, top, right, bottom = _window(record["box_xyxy"], image_rgb.shape)
     width, height = TILE_PX

@@ -364,6 +364,23 @@ def test_unknown_keys_and_values_out_of_range_are_refused_by_name(values, messag
         from_dict(TrainConfig, values)
 
 
+def test_the_comparison_of_layouts_differs_in_nothing_else():
+    paper, ours, single = (
+        from_dict(TrainConfig, load_yaml(CONFIGS / "comparison" / f"{name}_layout.yaml"))
+        for name in ("paper", "object", "sparc2022")
+    )
+    assert dataclasses.replace(ours, model=paper.model) == paper
+    changed = {"images": paper.images, "converged_share": paper.converged_share, "model": paper.model}
+    many = dataclasses.replace(single.data, detections=paper.data.detections)
+    assert dataclasses.replace(single, data=many, **changed) == paper
+    assert (single.model.parametrisation, single.model.score_of, single.model.n_mul) == (
+        "additive",
+        "start",
+        1,
+    )
+    assert single.images * single.data.detections == paper.images * paper.data.detections
+
+
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
