@@ -48,6 +48,7 @@ def rivals(
     from rich.progress import track as progress
 
     from sparc_core.evaluation.machine import describe_machine
+    from sparc_core.evaluation.papers import PAPER_ROWS
     from sparc_core.evaluation.rgb_bench import RgbBenchConfig
     from sparc_core.evaluation.rival_methods import MethodSpec
     from sparc_core.evaluation.rivals import RIVAL_TRACKS
@@ -77,6 +78,7 @@ def rivals(
         "bench": dataclasses.asdict(config),
         "perception": dataclasses.asdict(perception),
         "methods": {spec.name: dataclasses.asdict(spec) for spec in specs},
+        "papers": {name: dataclasses.asdict(row) for name, row in PAPER_ROWS.items()},
         "machine": describe_machine(device) | {"jobs": jobs, "latency_threads": threads or os.cpu_count()},
         **summary,
     }

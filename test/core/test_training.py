@@ -114,10 +114,15 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
     assert any(not torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_both_losses_fall_on_scenes_seen_again_and_again():
-    wider = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=24, blocks=1, self_layers=1))
+@pytest.mark.parametrize("single", [False, True], ids=["multi", "SPARC 2022"])
+def test_both_losses_fall_on_scenes_seen_again_and_again(single):
+    model = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=24, blocks=1, self_layers=1))
+    changes = {}
+    if single:
+        model = dataclasses.replace(model, parametrisation="additive", score_of="start", n_mul=1)
+        changes = {"converged_share": 0.0, "classifier_share": 0.5}
     trainer = Trainer(
-        tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture()
+        tiny(model=model, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8, **changes), furniture()
     )
     trainer.network.train()
     history = []
