@@ -21,6 +21,7 @@ from sparc_core.perception.prepare import PreparedImage, prepare_image
 from sparc_core.retrieval.retriever import Retriever
 from sparc_core.types import (
     CATEGORIES,
+    SCALE_MODES,
     AlignedObject,
     AlignmentResult,
     Camera,
@@ -52,12 +53,17 @@ class PoseEstimator(Protocol):
 
 @dataclass(frozen=True)
 class SingleShotConfig:
-    """estimate_gravity: as in `AlignerConfig`. depth_masks: cut masks from the depth for detections without
-    one, where False has the detector's mask head do it."""
+    """scale_mode, estimate_gravity: as in `AlignerConfig`. depth_masks: cut masks from the depth for
+    detections without one, where False has the detector's mask head do it."""
 
+    scale_mode: str = "free"
     estimate_gravity: bool = True
     depth_masks: bool = False
     max_candidates: int = 1
+
+    def __post_init__(self):
+        if self.scale_mode not in SCALE_MODES:
+            raise ValueError(f"scale_mode must be one of {SCALE_MODES}, got {self.scale_mode!r}")
 
 
 class SingleShotAligner:
@@ -104,6 +110,7 @@ class SingleShotAligner:
             image_rgb, camera, [detections[i] for i in known], depth_m, self.cad_library, self.config,
             self.device, normals_cam, depth_predicted,
         )  # fmt: skip
+        observed = time.perf_counter()
         skipped |= {known[i]: reason for i, reason in prepared.skipped}
         objects = []
         if prepared.kept:
@@ -111,7 +118,7 @@ class SingleShotAligner:
             objects = self._place(prepared, numbers, [detections[i] for i in numbers])
             skipped |= {i: self.no_estimate for i in set(numbers) - {o.detection for o in objects}}
         reasons = tuple(SkippedDetection(i, skipped[i]) for i in sorted(skipped))
-        timing = {"total": (time.perf_counter() - began) * 1e3}
+        timing = {"observe": (observed - began) * 1e3, "total": (time.perf_counter() - began) * 1e3}
         return AlignmentResult(camera, tuple(objects), reasons, timing)
 
     def starts(
@@ -130,7 +137,12 @@ class SingleShotAligner:
         result = self.align(
             image_rgb, camera, detections, depth_m, normals_cam, depth_predicted=depth_predicted
         )
-        starts: list[StartPose | None] = [None] * len(detections)
+        return self.starts_of(result, len(detections), search_beside)
+
+    @staticmethod
+    def starts_of(result: AlignmentResult, count: int, search_beside: bool) -> list[StartPose | None]:
+        """The objects of a result as the starts of its `count` detections."""
+        starts: list[StartPose | None] = [None] * count
         for o in result.objects:
             starts[o.detection] = StartPose(o.model_id, o.R, o.T_m, o.S_m, search=search_beside)
         return starts
@@ -144,11 +156,18 @@ class SingleShotAligner:
         for n, (number, detection) in enumerate(zip(numbers, kept, strict=True)):
             if found.enough[n]:
                 R, T, S = (x[n].double().cpu().numpy() for x in (found.pose.R, found.pose.T, found.pose.S))
+                S = self._bound(S, models[n])
                 objects.append(AlignedObject(
                     number, detection.category, models[n], tuple(float(v) for v in detection.box_xyxy),
                     R, T, S, detection.score, self.estimator.name,
                 ))  # fmt: skip
         return objects
+
+    def _bound(self, S_m: np.ndarray, model_id: str) -> np.ndarray:
+        """The scale as the mode lets it be: free, the CAD model's proportions, or its extents."""
+        extents = self.cad_library.models[self.cad_library.index_of(model_id)].extents_m.astype(np.float64)
+        factor = {"free": S_m / extents, "uniform": np.exp(np.log(S_m / extents).mean()), "fixed": 1.0}
+        return factor[self.config.scale_mode] * extents
 
     def _models(
         self, prepared: PreparedImage, kept: list[Detection], regions: Regions, found: Estimate

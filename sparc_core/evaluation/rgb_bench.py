@@ -16,6 +16,7 @@ import torch
 from torchvision.ops import box_iou
 
 from sparc_core.cad.library import CadLibrary
+from sparc_core.evaluation.methods import OURS, method_of
 from sparc_core.evaluation.perception import DepthFigures
 from sparc_core.evaluation.report import poses_of
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer, silhouette_boxes
@@ -105,7 +106,8 @@ class PicturedRooms:
 class RgbBenchRunner:
     """Runs perception and aligner over the pictures, one by one."""
 
-    def __init__(self, config: RgbBenchConfig, perception: Perception, aligner: Aligner):
+    def __init__(self, config: RgbBenchConfig, perception: Perception, aligner):
+        """aligner: an `Aligner`, or what takes its place (`method_of`)."""
         if perception.detector is None or perception.depth is None:
             raise ValueError("the benchmark needs a detector and a depth predictor")
         self.config, self.perception, self.aligner = config, perception, aligner
@@ -113,11 +115,16 @@ class RgbBenchRunner:
         self.pictures = PicturedRooms(aligner.cad_library, config)
 
     @classmethod
-    def load(cls, config: RgbBenchConfig, perception, weights: Path | None, retrieval, device: str):
-        """perception: a `PerceptionConfig`; weights, retrieval: files, None for none."""
+    def load(
+        cls, config: RgbBenchConfig, perception, weights: Path | None, retrieval, device: str,
+        method: str = OURS,
+    ):  # fmt: skip
+        """perception: a `PerceptionConfig`; weights, retrieval: files, None for none; method: see
+        `method_of`."""
         library = CadLibrary.open(config.cad_library)
         aligner = Aligner.load(weights, library, device=device, retrieval=retrieval)
-        return cls(config, Perception.load(perception, str(aligner.device)), aligner)
+        placed = method_of(method, aligner, retrieval)
+        return cls(config, Perception.load(perception, str(aligner.device)), placed)
 
     def run(self, number: int) -> dict:
         """All about one picture: {"boxes": …, "depth": …, "objects": one record for every object of the room
@@ -178,6 +185,7 @@ class RgbBenchRunner:
                 "detected": d >= 0, "right_model": model_id == models[true_model].model_id,
                 "well_visible": bool(room.on_image[i] and room.seen[i] >= self.config.well_visible),
                 "score": float(found_score[d]) if d >= 0 else 0.0,
+                "align_ms": result.timing_ms["total"],
             }  # fmt: skip
             if model_id is None:
                 errors = {"translation_m": np.inf, "rotation_deg": 180.0, "scale": np.inf}

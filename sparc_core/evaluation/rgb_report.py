@@ -34,7 +34,13 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
 
 def _track(name: str, records: list[dict]) -> dict:
     well = [r for r in records if r["well_visible"]]
-    return {"track": name, "all": _figures(records), "well_visible": _figures(well)}
+    times = list({r["image"]: r["align_ms"] for r in records}.values())
+    return {
+        "track": name,
+        "all": _figures(records),
+        "well_visible": _figures(well),
+        "align_ms": round(float(np.median(times)), 1) if times else None,
+    }
 
 
 def _figures(records: list[dict]) -> dict:

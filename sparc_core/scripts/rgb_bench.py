@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 _runner = None  # of this worker process
@@ -31,6 +32,7 @@ def rgb(
     min_score: Annotated[float, typer.Option(help="Of the detections that are aligned.")] = 0.4,
     weights: Annotated[Path | None, typer.Option(help="Weights file; none: the shipped one.")] = None,
     retrieval: Annotated[str, typer.Option(help="As for sparc align: shipped, size or a file.")] = "shipped",
+    method: options.Method = "multi-sparc",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
@@ -46,7 +48,7 @@ def rgb(
         names = tuple(track) if track else tuple(t.name for t in TRACKS)
         config = RgbBenchConfig(images, seed, cad_library, names)
         perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, masks, min_score)
-        arguments = (config, perception, weights, retrieval, device)
+        arguments = (config, perception, weights, retrieval, device, method)
         start_worker(*arguments)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
     jobs = min(jobs or os.cpu_count() or 1, images)
@@ -58,6 +60,7 @@ def rgb(
         "perception": dataclasses.asdict(perception),
         "weights": str(weights) if weights else SHIPPED,
         "retrieval": retrieval,
+        "method": method,
         "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
         **summary,
     }
@@ -67,7 +70,7 @@ def rgb(
     typer.echo(f"wrote {out}/rgb.json and rgb.md")
 
 
-def start_worker(config, perception, weights, retrieval: str, device: str) -> None:
+def start_worker(config, perception, weights, retrieval: str, device: str, method: str) -> None:
     """Load networks and CAD models once a process."""
     global _runner
     import torch
@@ -75,7 +78,7 @@ def start_worker(config, perception, weights, retrieval: str, device: str) -> No
     from sparc_core.evaluation.rgb_bench import RgbBenchRunner
 
     torch.set_num_threads(1)
-    _runner = RgbBenchRunner.load(config, perception, weights, retrieval, device)
+    _runner = RgbBenchRunner.load(config, perception, weights, retrieval, device, method)
 
 
 def run_room(number: int) -> dict:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sparc_core.baselines.procrustes import nearest_rotation, weighted_procrustes
 from sparc_core.baselines.roca import MIN_CELLS, Roca, RocaConfig, RocaNet, RocaOutput, point_range
-from sparc_core.baselines.single_shot import NO_ESTIMATE, Estimate, SingleShotAligner
+from sparc_core.baselines.single_shot import NO_ESTIMATE, Estimate, SingleShotAligner, SingleShotConfig
 from sparc_core.evaluation.single_shot import measure_estimator
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
@@ -375,6 +375,22 @@ def test_a_detection_that_names_no_model_gets_one_of_its_category(scene):
         picture.rgb, camera, unnamed, picture.depth_m
     )
     assert all(o.model_id.startswith(o.category) for o in result.objects) and result.objects
+
+
+@pytest.mark.parametrize("mode", ["free", "uniform", "fixed"])
+def test_scale_modes_bind_the_scale(scene, mode):
+    picture, camera, detections, first = scene
+    name, true = next(iter(first.items()))
+    model = furniture().models[furniture().index_of(true.model_id)]
+    stretched = (model.extents_m * [1.0, 2.0, 4.0]).tolist()
+    baseline = SingleShotAligner(
+        Planned({name: (true.R, true.T_m, stretched)}), reader(), furniture(), config=SingleShotConfig(mode)
+    )
+    found = baseline.align(picture.rgb, camera, detections[1:2], picture.depth_m).objects[0].S_m
+    expected = {"free": [1.0, 2.0, 4.0], "uniform": [2.0, 2.0, 2.0], "fixed": [1.0, 1.0, 1.0]}[mode]
+    np.testing.assert_allclose(found / model.extents_m, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="scale_mode must be one of"):
+        SingleShotConfig("large")
 
 
 def test_its_poses_are_starts_of_the_refinement(scene):
