@@ -89,6 +89,12 @@ class Mask2CadAligner(SingleShotAligner):
         device: torch.device | str = "cpu",
         config: SingleShotConfig | None = None,
     ):
+        """Raises ValueError for a detector with other features than the network was trained on."""
+        wanted, has = estimator.network.config.features, reader.channels
+        if wanted != has:
+            raise ValueError(
+                f"Mask2CAD was trained on regions of {wanted} features, the detector's have {has}"
+            )
         super().__init__(estimator, reader, library, device, config)
         self.views = ViewRetriever(estimator.network, library)
 
@@ -98,11 +104,7 @@ class Mask2CadAligner(SingleShotAligner):
     ) -> Mask2CadAligner:
         """weights: a file of `sparc train-baseline mask2cad`; detector: the one whose regions it was trained
         on, None for the shipped one. Raises ValueError naming a file that does not fit."""
-        estimator, reader = Mask2Cad.load(weights, device), RegionReader.load(detector, device)
-        if reader.channels != estimator.network.config.features:
-            wanted, has = estimator.network.config.features, reader.channels
-            raise ValueError(f"weights {weights}: made for {wanted} features, the detector has {has}")
-        return cls(estimator, reader, library, device)
+        return cls(Mask2Cad.load(weights, device), RegionReader.load(detector, device), library, device)
 
     def _models(
         self, prepared: PreparedImage, kept: list[Detection], regions: Regions, found: Mask2CadEstimate

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sparc_core.baselines.mask2cad_aligner import Mask2Cad, Mask2CadAligner
 from sparc_core.baselines.reader import RegionReader
 from sparc_core.baselines.roca import Roca
 from sparc_core.baselines.single_shot import PoseEstimator, SingleShotAligner, SingleShotConfig
@@ -14,7 +15,7 @@ from sparc_core.types import AlignmentResult
 
 OURS = "multi-sparc"
 #: Loads a baseline's weights: (file, device) -> estimator.
-ESTIMATORS: dict[str, Callable[[Path, str], PoseEstimator]] = {"roca": Roca.load}
+ESTIMATORS: dict[str, Callable[[Path, str], PoseEstimator]] = {"roca": Roca.load, "mask2cad": Mask2Cad.load}
 START, BESIDE = "start", "beside"
 
 
@@ -39,11 +40,11 @@ class StartedAligner:
 
 def method_of(name: str, aligner: Aligner, retrieval: str = "shipped"):
     """What `name` stands for, with the aligner's CAD library: "multi-sparc" is the aligner itself,
-    "roca:FILE" a baseline, "start:roca:FILE" the aligner refining its poses instead of searching,
-    "beside:roca:FILE" doing both.
+    "roca:FILE" or "mask2cad:FILE" a baseline, "start:roca:FILE" the aligner refining its poses instead of
+    searching, "beside:roca:FILE" doing both.
 
-    retrieval: "shipped", "size" or a file, for the baseline's choice of CAD models. Raises ValueError for
-    another name, and for a file that does not fit.
+    retrieval: "shipped", "size" or a file, for the baseline's choice of CAD models; Mask2CAD chooses by its
+    own. Raises ValueError for another name, and for a file that does not fit.
     """
     if name == OURS:
         return aligner
@@ -57,9 +58,11 @@ def method_of(name: str, aligner: Aligner, retrieval: str = "shipped"):
             f"method {name!r}: expected {OURS}, {known}, or one of these after {START}: or {BESIDE}:"
         )
     device = str(aligner.device)
-    chosen = {"shipped": SHIPPED_RETRIEVAL, "size": None}.get(retrieval, retrieval)
-    first = SingleShotAligner(
-        ESTIMATORS[kind](Path(file), device), RegionReader.load(device=device), aligner.cad_library, device,
-        SingleShotConfig(aligner.config.scale_mode), chosen,
-    )  # fmt: skip
+    seeing = (ESTIMATORS[kind](Path(file), device), RegionReader.load(device=device), aligner.cad_library)
+    config = SingleShotConfig(aligner.config.scale_mode)
+    if kind == "mask2cad":
+        first = Mask2CadAligner(*seeing, device, config)
+    else:
+        chosen = {"shipped": SHIPPED_RETRIEVAL, "size": None}.get(retrieval, retrieval)
+        first = SingleShotAligner(*seeing, device, config, chosen)
     return StartedAligner(aligner, first, how == BESIDE) if how else first

@@ -35,7 +35,7 @@ Init = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="What aligns: multi-sparc or a baseline, roca:FILE; start:roca:FILE and beside:roca:FILE "
-        "refine its poses instead of searching, or beside a search."
+        help="What aligns: multi-sparc or a baseline, roca:FILE or mask2cad:FILE; start:roca:FILE and "
+        "beside:roca:FILE refine its poses instead of searching, or beside a search."
     ),
 ]
