@@ -33,6 +33,12 @@ def test_each_ranking_orders_by_its_own_score():
     assert len(figures["σ"]["curve"]) == len(CURVE_PERCENT)
 
 
+def test_the_product_wants_both_scores():
+    found = [prediction(0.4, 0.4, [0]), prediction(0.95, 0.05), prediction(0.05, 0.95)]
+    figures = rank_figures(objects("chair"), found)
+    assert [figures[name]["ap"] for name in RANKINGS] == [50, 50, 100]
+
+
 def test_a_second_prediction_for_the_same_object_counts_as_wrong_and_may_push_another_out():
     found = [prediction(0.9, 0.2, [0]), prediction(0.8, 0.3, [0]), prediction(0.7, 0.4, [1])]
     figures = rank_figures(objects("chair", "chair"), found)
@@ -56,6 +62,15 @@ def test_objects_that_nobody_found_cost_recall_and_pictures_are_kept_apart():
     assert figures["chosen"] == pytest.approx(66.67)
     beside = rank_figures(truth, [*found, prediction(0.95, 0.1, image=1, category="sofa")])["σ"]
     assert beside["ap"] < figures["ap"] and beside["ap_class"] == 50  # there are no sofas to be found
+
+
+def test_what_is_kept_is_counted_in_each_picture_and_category():
+    truth = objects("chair", "table") + objects("chair", image=1)
+    # one chair a picture: the wrong one before the right one leaves no place for it
+    found = [prediction(0.9, 0.1), prediction(0.8, 0.2, [0]), prediction(0.7, 0.1, [1], category="table")]
+    figures = rank_figures(truth, found)
+    assert figures["σ"]["chosen"] == pytest.approx(33.33)
+    assert figures["detection score"]["chosen"] == pytest.approx(66.67)
 
 
 def test_nothing_predicted_is_nothing_found():
