@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.types import CATEGORIES
 
-CELL_CHANNELS = 10
-CONTEXT_CHANNELS = 13 + len(CATEGORIES)
+CELL_CHANNELS = 13
+CONTEXT_CHANNELS = 14 + len(CATEGORIES)
 MAX_LOG_DEPTH = 1.0  # of a cell against the middle of its object: beyond, it is background
+MAX_OFFSET_M = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,28 +98,33 @@ def read_cells(image: torch.Tensor, uv_px: torch.Tensor) -> torch.Tensor:
 
 def region_context(regions: Regions) -> torch.Tensor:
     """(D, `CONTEXT_CHANNELS`) what is known of each object as a whole, the same for all cameras: the ray of
-    the box centre and the box's size in units of the focal length (logarithm), which of its sides the image
-    cuts, up, the share of cells with depth, whether depth is predicted, and the category."""
+    the box centre, the logarithms of the box's size in units of the focal length and of the object's middle
+    depth (0 unknown), up, the share of cells with depth, which sides of the box the image cuts, whether depth
+    is predicted, and the category."""
     low, high = regions.boxes_xyxy[:, :2], regions.boxes_xyxy[:, 2:]
     ray = bearing_z1((low + high) / 2, regions.intrinsics)[:, :2]
     extent = ((high - low).clamp(min=1) / regions.intrinsics[:, :2]).log()
+    distance = regions.middle_depth_m.nan_to_num(1.0).log()[:, None]
     cut = torch.cat((low <= 2, high >= regions.size_px - 3), -1)
     known = regions.has_depth.flatten(1).to(ray.dtype).mean(1, keepdim=True)
     named = F.one_hot(regions.category, len(CATEGORIES))
     flags = (cut, regions.depth_predicted[:, None], named)
-    return torch.cat((ray, extent, regions.up_cam, known, *(f.to(ray.dtype) for f in flags)), -1)
+    return torch.cat((ray, extent, distance, regions.up_cam, known, *(f.to(ray.dtype) for f in flags)), -1)
 
 
 def cell_channels(regions: Regions) -> torch.Tensor:
     """(D, G, G, `CELL_CHANNELS`) geometry of every cell: its ray against the box centre's in units of the
-    box's size, its ray, its depth against the object's middle depth (logarithm), its normal, and whether
-    depth and normal are known."""
+    box's size, its ray, its depth against the object's middle depth (logarithm), its point against the one
+    in the box centre at that depth (metres, 0 unknown), its normal, and whether depth and normal are
+    known."""
     low, high = regions.boxes_xyxy[:, None, None, :2], regions.boxes_xyxy[:, None, None, 2:]
     place = (2 * regions.uv_px - low - high) / (high - low).clamp(min=1)
     ray = bearing_z1(regions.uv_px, regions.intrinsics)[..., :2]
     middle = regions.middle_depth_m.nan_to_num(1.0)[:, None, None]
     ratio = torch.where(regions.has_depth, regions.depth_m / middle, 1.0)
     behind = ratio.log().clamp(-MAX_LOG_DEPTH, MAX_LOG_DEPTH)
+    centre = bearing_z1((low + high) / 2, regions.intrinsics) * middle[..., None]
+    offset = (regions.points_cam - centre).clamp(-MAX_OFFSET_M, MAX_OFFSET_M) * regions.has_depth[..., None]
     has_normal = regions.normal_cam.square().sum(-1) > 0.25
     flags = torch.stack((regions.has_depth, has_normal), -1).to(place.dtype)
-    return torch.cat((place, ray, behind[..., None], regions.normal_cam, flags), -1)
+    return torch.cat((place, ray, behind[..., None], offset, regions.normal_cam, flags), -1)

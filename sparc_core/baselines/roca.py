@@ -134,9 +134,9 @@ class RocaNet(nn.Module):
         noc = self.noc(torch.cat((about, pixel), -1) if self.config.local_features else about, shared)
         seen = torch.cat((mask[..., None], noc, about), -1)
         weight = self.weigh(seen, shared)[..., 0].sigmoid() * used
-        # an SVD needs all the precision there is
-        exact = [x.float() for x in (noc * S[:, None], about, weight)]
-        R, shift = weighted_procrustes(*exact)
+        with torch.autocast(points.device.type, enabled=False):  # an SVD needs all the precision there is
+            noc, weight = noc.float(), weight.float()
+            R, shift = weighted_procrustes(noc * S[:, None], about, weight)
         enough = used.sum(1) >= MIN_CELLS
         return RocaOutput(Pose(R, T_first + shift, S), T_first, noc, weight, enough)
 

@@ -63,7 +63,8 @@ class RocaLosses(torch.nn.Module):
     def forward(self, batch: RegionBatch) -> dict[str, torch.Tensor]:
         """Weighted losses by name."""
         config, found = self.config, self.network(batch.regions)
-        each = roca_losses(found, batch, config)
+        with torch.autocast(found.noc.device.type, enabled=False):
+            each = roca_losses(found, batch, config)
         weight = self.category_weight[batch.regions.category]
         posed = weight * found.enough
         losses = {}

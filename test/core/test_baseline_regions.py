@@ -147,11 +147,15 @@ def test_context_and_channels_by_hand():
     region.depth_m[0, 0, 1] = 0.0
     context, cells = region_context(region)[0], cell_channels(region)[0]
     assert context.shape == (CONTEXT_CHANNELS,) and cells.shape[-1] == CELL_CHANNELS
-    expected = [0.0, -0.5, np.log(0.5), np.log(0.5), *region.up_cam[0], 195 / 196, 1, 0, 0, 0, 0]
-    np.testing.assert_allclose(context[:13], expected, atol=1e-6)
-    assert context[13:].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+    size = [np.log(0.5), np.log(0.5), np.log(2.0)]
+    expected = [0.0, -0.5, *size, *region.up_cam[0], 195 / 196, 1, 0, 0, 0, 0]
+    np.testing.assert_allclose(context[:14], expected, atol=1e-6)
+    assert context[14:].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
     np.testing.assert_allclose(cells[0, 0, :5], [-1, -2, -0.25, -1, np.log(0.5)], rtol=1e-5)
-    assert cells[0, 1, 4] == 0 and cells[0, 1, 8] == 0 and cells[0, 0, 8] == 1
+    # its ray is (−1/4, −1, 1) and that of the box centre (0, −1/2, 1), at depths of 1 and 2 m
+    np.testing.assert_allclose(cells[0, 0, 5:8], [-0.25, 0.0, -1.0], atol=1e-6)
+    assert not cells[0, 1, 4:8].any() and cells[0, 1, 11] == 0 and cells[0, 0, 11] == 1
+    np.testing.assert_allclose(cells[0, 0, 8:11], region.normal_cam[0, 0, 0])
 
 
 def test_batches_depend_on_the_generator_alone_and_move():

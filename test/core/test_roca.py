@@ -26,6 +26,7 @@ from sparc_core.training.predictor_trainer import PredictorTrainConfig
 from sparc_core.training.region_batches import RegionNoise, region_batch
 from sparc_core.training.roca import (
     RocaLossConfig,
+    RocaLosses,
     RocaTraining,
     category_weights,
     make_roca_trainer,
@@ -250,6 +251,20 @@ def test_a_handful_of_objects_is_learned():
 
     for name in ("loss", "rotation", "noc", "translation"):
         assert mean(name, logs[-10:]) < 0.7 * mean(name, logs[:10]), name
+
+
+def test_mixed_precision_leaves_procrustes_and_losses_exact():
+    torch.manual_seed(0)
+    network, batch = RocaNet(NETWORK).eval(), batch_of()
+    losses = RocaLosses(network, RocaLossConfig(), torch.ones(9))
+    exact = losses(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, mixed = network(batch.regions), losses(batch)
+    square = found.pose.R.transpose(-1, -2) @ found.pose.R
+    torch.testing.assert_close(square, torch.eye(3).expand_as(square), atol=1e-5, rtol=0)
+    for name, value in mixed.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[name], rtol=0.03, atol=0.02, msg=name)
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one():
