@@ -140,6 +140,18 @@ def test_a_network_begins_with_the_usual_sizes_and_depths():
     assert network.has_bin.any(1).tolist() == [name in ("chair", "table") for name in CATEGORIES]
 
 
+def test_bins_that_a_category_has_not_are_never_chosen():
+    regions, pose, order = example()
+    network = network_for(regions, pose, order)
+    network.bins[CATEGORIES.index("chair"), 2:] = 0
+    answers, targets = network(regions), pose_targets(network, regions, pose, order)
+    chairs = regions.category == CATEGORIES.index("chair")
+    for values, there in ((answers.bin_logits, -answers.bin_logits), (targets.angle_rad, targets.angle_rad)):
+        assert torch.isfinite(values[~chairs]).all() and torch.isfinite(values[chairs, :2]).all()
+        assert (there[chairs, 2:] == torch.inf).all()
+    assert targets.bin[chairs].max() < 2
+
+
 def test_what_lies_outside_the_mask_and_the_depth_are_not_seen():
     regions, pose, order = example()
     network = network_for(regions, pose, order).eval()

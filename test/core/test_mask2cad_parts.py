@@ -180,6 +180,17 @@ def test_surfaces_that_face_the_viewer_are_bright():
     assert rows == pytest.approx(32 / 1.06, abs=1.1) and columns == pytest.approx(rows * 0.5 / 0.6, abs=1.1)
 
 
+def test_shading_is_that_of_the_model_at_its_true_size():
+    """An ellipsoid, 2 m wide, 0.8 m high and 1 m deep, 0.7 m beside its middle: normal ∝ (x/a², z/c²)."""
+    size = 64
+    view = ViewRenderer(shapes()).render(torch.tensor([3]), torch.eye(3)[None], size)[0].double()
+    column = 0.7 / (2 * 1.06 / size)
+    bright = torch.cat([view[30:34, round(31.5 + side * column) + d] for side in (-1, 1) for d in (-1, 0, 1)])
+    x, z = 0.7, 0.5 * math.sqrt(1 - 0.7**2)
+    normal_z = (z / 0.25) / math.hypot(x / 1.0, z / 0.25)
+    assert float(bright.mean()) == pytest.approx(DARKEST + (255 - DARKEST) * normal_z, abs=12)  # facets
+
+
 def test_up_is_up_in_views():
     """A wedge's top is narrow: seen upright its upper half has fewer pixels than its lower half."""
     R = upright_rotation(torch.tensor([0.0, -1.0, 0.0]), torch.tensor(0.0))
