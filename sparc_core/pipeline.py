@@ -235,8 +235,9 @@ class Aligner:
         for best in found:
             index = prepared.kept[best.detection]
             detection, model = detections[index], self.cad_library.models[best.model]
+            score = best.score if self.model_config.score_of == "pose" else detection.score
             objects.append(AlignedObject(
                 index, detection.category, model.model_id, tuple(float(v) for v in detection.box_xyxy),
-                best.R, best.T_m, best.S_m, best.score, best.start,
+                best.R, best.T_m, best.S_m, score, best.start,
             ))  # fmt: skip
         return objects

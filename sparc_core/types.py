@@ -117,8 +117,9 @@ class StartPose:
 class AlignedObject:
     """One CAD model placed in the camera frame: x_cam = R · diag(S_m) · x_cad + T_m.
 
-    `detection` indexes the detections that went in; `score` is the network's σ in [0, 1]; `start`
-    names the start pose that won, e.g. "azimuth_90", or "track" for a given one.
+    `detection` indexes the detections that went in; `score` is the network's σ in [0, 1], or the detection's
+    score where σ judges starts; `start` names the start pose that won, e.g. "azimuth_90", or "track" for a
+    given one.
     """
 
     detection: int

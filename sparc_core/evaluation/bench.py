@@ -15,6 +15,7 @@ import torch
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.evaluation.mesh_score import surface_f1
+from sparc_core.evaluation.methods import OURS, method_of
 from sparc_core.evaluation.report import poses_of
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer
 from sparc_core.geometry.errors import pose_errors
@@ -96,16 +97,19 @@ class BenchRunner:
         weights: Path | str | None = None,
         device: str = "cpu",
         aligner: AlignerConfig | None = None,
+        method: str = OURS,
     ):
+        """method: see `method_of`."""
         self.config, self.library = config, config.open_library()
         self.tracks = [track for track in TRACKS if track.name in config.tracks]
         options = aligner or AlignerConfig()
         self.rooms = RoomRenderer(self.library, config.layout, config.seed)
         exact = replace(config.layout, scale_jitter=0.0, axis_jitter=0.0)
         self.true_size_rooms = RoomRenderer(self.library, exact, config.seed)
-        self.free = Aligner.load(weights, self.library, device=device, config=options)
-        fixed = replace(options, scale_mode="fixed")
-        self.fixed = Aligner.load(weights, self.library, device=device, config=fixed)
+        self.free, self.fixed = (
+            method_of(method, Aligner.load(weights, self.library, device=device, config=chosen))
+            for chosen in (options, replace(options, scale_mode="fixed"))
+        )
         self.similar = most_similar_models(self.library, self.free.cad)
 
     def run(self, number: int) -> list[dict]:

@@ -54,27 +54,20 @@ def summarise_track(name: str, records: TrackRecords) -> dict:
             stage: _percentiles(records[f"{stage}_ms"][np.unique(records["image"], return_index=True)[1]])
             for stage in ("perception", "alignment")
         },
-        "by_category": _by_category(records),
-        "by_distance_m": _in_bins(records, "distance_m", DISTANCE_EDGES_M),
-        "by_seen_share": _in_bins(records, "seen", SEEN_EDGES),
-        "reliability": _reliability(records),
+        "by_category": accuracy_by_category(records),
+        "by_distance_m": accuracy_in_bins(records, "distance_m", DISTANCE_EDGES_M),
+        "by_seen_share": accuracy_in_bins(records, "seen", SEEN_EDGES),
+        "reliability": reliability_bins(records["score"], records.right(next(iter(THRESHOLDS)))),
     }
 
 
 def _figures(records: TrackRecords) -> dict:
     main = next(iter(THRESHOLDS))
-    categories = sorted(set(records["category"]))
     front = records["symmetry_order"] < 4  # objects that have one: a quarter turn changes them
     return {
         "objects": len(records),
         "accuracy": {t: percent(records.right(t)) for t in THRESHOLDS},
-        "class_accuracy": {
-            t: round(
-                float(np.mean([records.right(t)[records["category"] == c].mean() for c in categories])) * 100,
-                2,
-            )
-            for t in THRESHOLDS
-        },
+        "class_accuracy": {t: class_accuracy(records, t) for t in THRESHOLDS},
         "quadrant": percent(records["rotation_deg"][front] < QUADRANT_DEG),
         "median": {
             "translation_cm": round(float(np.median(records["translation_m"])) * 100, 2),
@@ -93,14 +86,22 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
     return {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (10, 50, 90)}
 
 
-def _by_category(records: TrackRecords) -> dict:
+def class_accuracy(records: TrackRecords, threshold: str) -> float:
+    """Percent within a threshold of `THRESHOLDS`, the mean of the categories; NaN without objects."""
+    right, category = records.right(threshold), records["category"]
+    shares = [right[category == c].mean() for c in sorted(set(category))]
+    return round(float(np.mean(shares)) * 100, 2) if shares else float("nan")
+
+
+def accuracy_by_category(records: TrackRecords) -> dict:
+    """Percent within each threshold, by category."""
     return {
         str(c): {t: percent(records.right(t)[records["category"] == c]) for t in THRESHOLDS}
         for c in sorted(set(records["category"]))
     }
 
 
-def _in_bins(records: TrackRecords, name: str, edges) -> list[dict]:
+def accuracy_in_bins(records: TrackRecords, name: str, edges) -> list[dict]:
     """Accuracy of the objects of each bin that holds enough of them."""
     bins = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
@@ -111,8 +112,9 @@ def _in_bins(records: TrackRecords, name: str, edges) -> list[dict]:
     return bins
 
 
-def _reliability(records: TrackRecords) -> list[dict]:
-    found = reliability(records["score"], records.right(next(iter(THRESHOLDS))))
+def reliability_bins(score: np.ndarray, correct: np.ndarray) -> list[dict]:
+    """The bins of `reliability` that are not empty."""
+    found = reliability(score, correct)
     return [
         {"objects": int(n), "mean_score": round(float(s), 4), "right": round(float(r), 4)}
         for n, s, r in zip(found.count, found.mean_score, found.right, strict=True)

@@ -45,14 +45,22 @@ def average_precision(score: np.ndarray, correct: np.ndarray, truths: int) -> fl
     return float((best * hits).sum() / truths)
 
 
-def mesh_ap(score: np.ndarray, f1: np.ndarray, category: np.ndarray) -> dict[str, float]:
+def mesh_ap(
+    score: np.ndarray, f1: np.ndarray, category: np.ndarray, truths: dict[str, int] | None = None
+) -> dict[str, float]:
     """AP50 and the mean over AP50, AP55 … AP95 in percent, each averaged over the categories.
 
-    score (D,), f1 (D,) at one radius, category (D,) names, one prediction for every true object.
+    score (D,), f1 (D,) at one radius, category (D,) names. truths: how many objects of every category there
+    are; None: as many as predictions, one for every object.
     """
+    if truths is None:
+        truths = {name: int((category == name).sum()) for name in sorted(set(category))}
     ap = [
-        [average_precision(score[c], f1[c] > limit, int(c.sum())) for limit in F1_LIMITS]
-        for c in (category == name for name in sorted(set(category)))
+        [
+            average_precision(score[category == name], f1[category == name] > limit, count)
+            for limit in F1_LIMITS
+        ]
+        for name, count in truths.items()
     ]
     by_limit = 100 * np.mean(ap, axis=0)
     return {"AP50": round(float(by_limit[0]), 2), "AP": round(float(by_limit.mean()), 2)}

@@ -102,9 +102,9 @@ def _reliability(summaries):
         bins = summary["reliability"]
         label = f"{summary['track']} (ECE {summary['all']['ece']:.3f})"
         axes.plot([b["mean_score"] for b in bins], [b["right"] for b in bins], marker="o", label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean σ of the bin", ylabel="share of right poses")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score of the bin", ylabel="share of right poses")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=6, loc="lower right")
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
@@ -121,6 +121,8 @@ def _conditions(summaries):
             middle = [(b["low"] + min(b["high"], 1.0 if "share" in key else b["high"])) / 2 for b in bins]
             axes.plot(middle, [b["accuracy"][MAIN] for b in bins], marker="o", label=summary["track"])
         axes.set(xlabel=label, ylim=(0, 100))
+        if not any(summary[key] for summary in summaries):
+            axes.text(0.5, 0.5, "too few objects in every bin", ha="center", transform=axes.transAxes)
         axes.grid(alpha=0.3)
     both[0].set_ylabel(f"% of objects within {MAIN}")
     both[1].legend(fontsize=7, loc="lower right")

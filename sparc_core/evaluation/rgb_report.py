@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sparc_core.evaluation.perception import BoxFigures, DepthFigures
-from sparc_core.evaluation.report import percent, within_limits
-from sparc_core.geometry.errors import THRESHOLDS
+from sparc_core.evaluation.picture_report import summarise_pictures
+from sparc_core.evaluation.pictured_rooms import TRACKS
+from sparc_core.evaluation.ranking import ranking_table
 from sparc_core.types import CATEGORIES, Detection
 
 
@@ -18,13 +19,18 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
         truth = room["boxes"]["truth"]
         boxes.add(found, [box for box, _ in truth], [category for _, category in truth])
     depth = DepthFigures([room["depth"] for room in rooms if room["depth"]])
-    records = [record for room in rooms for record in room["objects"]]
+    objects, predictions = (
+        [record for room in rooms for record in room[kind]] for kind in ("objects", "predictions")
+    )
     stages = {stage for room in rooms for stage in room["timing_ms"]}
     return {
         "images": len(rooms),
         "boxes": boxes.summary(),
         "depth": depth.summary(),
-        "tracks": [_track(name, [r for r in records if r["track"] == name]) for name in tracks],
+        "tracks": [
+            summarise_pictures(name, *([r for r in x if r["track"] == name] for x in (objects, predictions)))
+            for name in tracks
+        ],
         "latency_ms": {
             stage: round(float(np.median([room["timing_ms"][stage] for room in rooms])), 1)
             for stage in sorted(stages)
@@ -32,26 +38,9 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
     }
 
 
-def _track(name: str, records: list[dict]) -> dict:
-    well = [r for r in records if r["well_visible"]]
-    return {"track": name, "all": _figures(records), "well_visible": _figures(well)}
-
-
-def _figures(records: list[dict]) -> dict:
-    columns = {n: np.array([r[n] for r in records]) for n in ("translation_m", "rotation_deg", "scale")}
-    detected, right_model = (np.array([r[n] for r in records], bool) for n in ("detected", "right_model"))
-    right = {t: within_limits(t, **columns) for t in THRESHOLDS}
-    return {
-        "objects": len(records),
-        "detected": percent(detected),
-        "right_model": percent(right_model),
-        "accuracy": {t: percent(r) for t, r in right.items()},
-        "accuracy_and_right_model": percent(right[next(iter(THRESHOLDS))] & right_model),
-    }
-
-
 def markdown(summary: dict) -> str:
-    """Perception's figures in a line, and a table of the tracks."""
+    """Perception's figures in a line, a table of the tracks, and one of the scores by which the results of
+    the tracks with the detector's boxes can be ranked."""
     boxes, depth = summary["boxes"], summary["depth"]
     head = (
         "| track | objects | detected | right model | 20 / 20 / 20 | 10 / 10 / 10 | 5 / 5 / 5 "
@@ -76,4 +65,6 @@ def markdown(summary: dict) -> str:
                 f"{figures['accuracy_and_right_model']:.1f}",
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    given = {track.name for track in TRACKS if track.boxes}
+    ranked = [(t["track"], t["ranking"]) for t in summary["tracks"] if t["track"] not in given]
+    return "\n".join(lines) + "\n" + ("\n" + ranking_table(ranked) if ranked else "")

@@ -55,6 +55,15 @@ def rotation_error_deg(R: torch.Tensor, R_true: torch.Tensor, symmetry_order: to
     return torch.rad2deg(torch.where(exists, error, torch.inf).amin(-1))
 
 
+def azimuth_error_deg(R: torch.Tensor, R_true: torch.Tensor, symmetry_order: torch.Tensor) -> torch.Tensor:
+    """(...) smallest angle in degrees about the CAD y axis between the fronts (+z) of R (..., 3, 3) and of
+    any symmetric turn of R_true, however both are tilted."""
+    front = (R_true.transpose(-1, -2) @ R)[..., 2]
+    azimuth = torch.atan2(front[..., 0], front[..., 2])
+    period = 2 * math.pi / symmetry_order
+    return torch.rad2deg((torch.remainder(azimuth + period / 2, period) - period / 2).abs())
+
+
 def pose_errors(pose: Pose, truth: Pose, symmetry_order: torch.Tensor) -> PoseErrors:
     """Errors of (...) poses; symmetry_order (...) int."""
     ratio = pose.S / truth.S

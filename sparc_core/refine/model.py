@@ -15,6 +15,8 @@ from sparc_core.network.config import NetworkConfig
 from sparc_core.refine.update import PARAMETRISATIONS
 from sparc_core.weights_file import fill_network, read_weights, stored_config, write_weights
 
+SCORES = ("pose", "start")
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -43,12 +45,18 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is needed to run a network: its inputs and sizes, how its updates and its scores are read."""
+    """What is needed to run a network: its inputs and sizes, how its updates and its scores are read.
+
+    score_of: what σ judges. "pose": whether the pose is right; every start is refined, then the best σ wins.
+    "start" (SPARC 2022): whether the rotation is within 45° of the truth about the vertical; the starts are
+    scored, only the best of them is refined, and a result keeps its detection's score.
+    """
 
     inputs: InputConfig = field(default_factory=InputConfig)
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(45, 26))
     parametrisation: str = "object"
     n_mul: int = 5
+    score_of: str = "pose"
     calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self):
@@ -56,6 +64,8 @@ class ModelConfig:
             raise ValueError(
                 f"parametrisation must be one of {PARAMETRISATIONS}, got {self.parametrisation!r}"
             )
+        if self.score_of not in SCORES:
+            raise ValueError(f"score_of must be one of {SCORES}, got {self.score_of!r}")
         if self.n_mul < 1:
             raise ValueError(f"n_mul must be at least 1, got {self.n_mul}")
         for name in ("token_channels", "context_channels"):

@@ -1,7 +1,8 @@
 """The search over one image: every candidate from four rotations, then the best σ; given poses alone.
 
 All rows are refined and scored once; where an object has more than one, its best few are looked at again,
-each time with other pixels and CAD points, and the mean of their logits decides.
+each time with other pixels and CAD points, and the mean of their logits decides. A network whose σ judges
+starts (`score_of`) chooses among them before it refines.
 """
 
 from __future__ import annotations
@@ -61,36 +62,62 @@ class Search:
         """The best pose of every detection, in their order; rows: only these, by default all."""
         every = torch.arange(len(self.batch.block), device=self.batch.block.device)
         rows = every if rows is None else rows
-        pose, logit = self._refine(rows)
-        finalists = self._finalists(rows, logit + self.batch.likeness[rows])
+        if self.model.score_of == "start":
+            return self._refine_best_starts(rows)
+        pose, logit = self._first_look(rows, refining=True)
+        finalists = self._finalists(rows, logit + self.batch.likeness[rows], self.config.finalists)
         mean = self._look_again(rows, finalists, pose, logit)
-        return self._choose(rows, finalists, pose, mean)
+        column = torch.arange(finalists.shape[2], device=rows.device)
+        return self._choose(rows, finalists, pose.map(lambda x: x[finalists, column]), mean)
 
-    def _refine(self, rows) -> tuple[Pose, torch.Tensor]:
-        """Poses (R, N) and first logits (R, N) of the rows; −inf where a row has no candidate."""
+    def _first_look(self, rows, refining: bool) -> tuple[Pose, torch.Tensor]:
+        """Poses (R, N) of the rows, refined or as they start, and their first logits (R, N); −inf where a row
+        has no candidate."""
         block_samples = self._new_pixels()
         poses, logits = [], []
         for chunk in rows.split(self.config.max_rows):
             part = self.batch.rows(chunk, block_samples)
             surface = self._surface(part.model, self.batch.extents_m[chunk], part.scale_mode)
-            pose = refine(
-                self.network, self.model.inputs, part.frame, part.source, surface, part.start,
-                part.box_samples, self.generator, parametrisation=self.model.parametrisation,
-                scale_mode=part.scale_mode, refinements=self.config.refinements, clock=self.clock,
-            )  # fmt: skip
+            pose = self._refine(part, surface, part.start, part.scale_mode) if refining else part.start
             poses.append(pose)
             logits.append(self._score(part, surface, pose))
         valid = self.batch.valid[rows]
         return concatenate(poses), torch.where(valid, torch.cat(logits), -torch.inf)
 
-    def _finalists(self, rows, logit) -> torch.Tensor:
-        """(K, F, N) positions in `rows` of the F best rows of every object of every block, the best first; a
-        block with fewer rows repeats its last."""
+    def _refine_best_starts(self, rows) -> list[SearchResult]:
+        """Refine the one row of every object whose start has the best σ."""
+        starts, logit = self._first_look(rows, refining=False)
+        best = self._finalists(rows, logit + self.batch.likeness[rows], 1)
+        column = torch.arange(best.shape[2], device=rows.device)
+        start, chosen = starts.map(lambda x: x[best[:, 0], column]), logit[best[:, 0], column]
+        block_samples = self._new_pixels()
+        poses = []
+        for block in torch.arange(len(best), device=rows.device).split(self.config.max_rows):
+            place = best[block, 0]
+            extents, model, scale_mode, valid = (
+                x[rows][place, column]
+                for x in (self.batch.extents_m, self.batch.model, self.batch.scale_mode, self.batch.valid)
+            )
+            part = self.batch.blocks(block, valid, block_samples)
+            surface = self._surface(model, extents, scale_mode)
+            poses.append(self._refine(part, surface, start.map(lambda x, b=block: x[b]), scale_mode))
+        return self._choose(rows, best, concatenate(poses).map(lambda x: x[:, None]), chosen[:, None])
+
+    def _refine(self, part, surface: CadSurface, start: Pose, scale_mode) -> Pose:
+        return refine(
+            self.network, self.model.inputs, part.frame, part.source, surface, start, part.box_samples,
+            self.generator, parametrisation=self.model.parametrisation, scale_mode=scale_mode,
+            refinements=self.config.refinements, clock=self.clock,
+        )  # fmt: skip
+
+    def _finalists(self, rows, logit, count: int) -> torch.Tensor:
+        """(K, F, N) positions in `rows` of the F = `count` best rows of every object of every block, the best
+        first; a block with fewer rows repeats its last."""
         block = self.batch.block[rows]
         kept = []
         for b in range(len(self.batch.detection)):
             members = (block == b).nonzero()[:, 0]
-            best = logit[members].topk(min(self.config.finalists, len(members)), dim=0).indices
+            best = logit[members].topk(min(count, len(members)), dim=0).indices
             kept.append(members[best])
         most = max(len(best) for best in kept)
         return torch.stack([torch.cat((best, best[-1:].expand(most - len(best), -1))) for best in kept])
@@ -118,6 +145,7 @@ class Search:
         return total
 
     def _choose(self, rows, finalists, pose: Pose, mean) -> list[SearchResult]:
+        """The best finalist of every object; pose (K, F, N)."""
         results = []
         column = torch.arange(finalists.shape[2], device=rows.device)
         winner = (mean + self.batch.likeness[rows][finalists, column]).argmax(1)
@@ -127,7 +155,9 @@ class Search:
                     continue
                 place = int(finalists[b, winner[b, n], n])
                 row = int(rows[place])
-                R, T, S = (getattr(pose, name)[place, n].double().cpu().numpy() for name in ("R", "T", "S"))
+                R, T, S = (
+                    getattr(pose, name)[b, winner[b, n], n].double().cpu().numpy() for name in ("R", "T", "S")
+                )
                 start = START_NAMES[int(self.batch.start[row])]
                 model = int(self.batch.model[row, n])
                 mode = int(self.batch.scale_mode[row, n])

@@ -1,14 +1,16 @@
 """Pose updates: how the network's ten raw outputs move a pose, and the exact inverse.
 
-Two parametrisations (Multi-SPARC section 3.3, and ours):
+Three parametrisations (Multi-SPARC section 3.3, its predecessor's, and ours):
 
 - "object" (default): `T' = T + d·R·δ` with d the mean extent (root mean square of S): a shift is measured
   in object sizes along object axes. One size for all axes: with S ∘ δ a display, 5 cm thin, would need
   δ = 6 to move by 30 cm along its normal.
 - "polar" (the paper): `T` as (d, φ, θ) with `d' = d·Δd` and angles additive. The poles lie on the
   camera's vertical axis, away from the viewing direction.
+- "additive" (SPARC 2022): `T' = T + ΔT` and `S' = S + ΔS`, metres, `T` along the camera's axes. Extents can
+  become negative; `keep_plausible` of the loop bounds them.
 
-Both share `R' = R·ΔR` (unit quaternion, identity at zero output) and `S' = S·ΔS`. Multiplicative
+All share `R' = R·ΔR` (unit quaternion, identity at zero output), the first two `S' = S·ΔS`. Multiplicative
 updates are `Δ = 2·sigmoid(x)`: 1 at x = 0, between 0 and 2, so that they can grow as well as shrink
 (the paper's bare sigmoid cannot enlarge).
 """
@@ -21,7 +23,7 @@ from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import matrix_to_quaternion, quaternion_to_matrix
 from sparc_core.types import SCALE_MODES
 
-PARAMETRISATIONS = ("object", "polar")
+PARAMETRISATIONS = ("object", "polar", "additive")
 _LIMIT = 1e-6  # keeps the inverse of the multiplicative update finite at its bounds
 
 
@@ -30,8 +32,9 @@ def apply_update(
 ) -> Pose:
     """The updated pose. raw_update: (..., 10) as translation 3, scale 3, quaternion offset 4.
 
-    scale_mode "uniform" multiplies all three extents by the geometric mean of the predicted factors,
-    "fixed" leaves them alone; an integer tensor (...) indexes SCALE_MODES object by object. Raises
+    scale_mode "uniform" multiplies all three extents by the geometric mean of the predicted factors (an
+    additive update has such factors, too), "fixed" leaves them alone; an integer tensor (...) indexes
+    SCALE_MODES object by object. Raises
     ValueError for an unknown parametrisation or scale mode.
     """
     _check(parametrisation, scale_mode)
@@ -39,8 +42,11 @@ def apply_update(
     identity = torch.zeros_like(quaternion)
     identity[..., 0] = 1
     R = pose.R @ quaternion_to_matrix(quaternion + identity)
-    S = pose.S * _bound_factor(2 * torch.sigmoid(scale), scale_mode)
-    if parametrisation == "object":
+    factor = 1 + scale / pose.S if parametrisation == "additive" else 2 * torch.sigmoid(scale)
+    S = pose.S * _bound_factor(factor, scale_mode)
+    if parametrisation == "additive":
+        T = pose.T + translation
+    elif parametrisation == "object":
         T = pose.T + (pose.R @ (pose.mean_extent * translation)[..., None])[..., 0]
     else:
         distance, azimuth, elevation = to_polar(pose.T)
@@ -55,12 +61,14 @@ def apply_update(
 def update_between(start: Pose, end: Pose, parametrisation: str) -> torch.Tensor:
     """The (..., 10) raw update that takes `start` to `end`: the inverse of `apply_update`.
 
-    Extents (and, in polar form, distance) can change by at most a factor of two in one update; larger
-    changes are clipped to just under it.
+    Extents (and, in polar form, distance) can change by at most a factor of two in one update that is not
+    additive; larger changes are clipped to just under it.
     """
     _check(parametrisation, "free")
     quaternion = matrix_to_quaternion(start.R.transpose(-1, -2) @ end.R)
     offset = quaternion - torch.tensor([1.0, 0, 0, 0], dtype=quaternion.dtype, device=quaternion.device)
+    if parametrisation == "additive":
+        return torch.cat((end.T - start.T, end.S - start.S, offset), -1)
     scale = _inverse_factor(end.S / start.S)
     if parametrisation == "object":
         shift = (start.R.transpose(-1, -2) @ (end.T - start.T)[..., None])[..., 0]

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 _runner = None  # of this worker process
@@ -29,6 +30,7 @@ def bench(
         list[str] | None, typer.Option(help="Only CAD models whose id begins so, a source; repeatable.")
     ] = None,
     track: Annotated[list[str] | None, typer.Option(help="Only this track; repeatable. None: all.")] = None,
+    method: options.Method = "multi-sparc",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[
         int, typer.Option(help="Processes; 0: one a core. Latencies are those of one thread.")
@@ -50,10 +52,11 @@ def bench(
         for path, reason in library.skipped:
             typer.echo(f"skipped {path}: {reason}", err=True)
         out.mkdir(parents=True, exist_ok=True)
-        start_worker(config, weights, device)  # whatever is wrong with the arguments shows here
+        arguments = (config, weights, device, method)
+        start_worker(*arguments)  # whatever is wrong with the arguments shows here
     jobs = min(jobs or os.cpu_count() or 1, images)
     found = []
-    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, (config, weights, device)) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, arguments) as pool:
         for part in progress(
             pool.imap_unordered(run_room, range(images)), total=images, description="aligning"
         ):
@@ -68,6 +71,7 @@ def bench(
         "bench": dataclasses.asdict(config),
         "cad_models": len(library),
         "weights": str(weights) if weights else "shipped",
+        "method": method,
         "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
         "tracks": summaries,
     }
@@ -81,7 +85,7 @@ def bench(
     typer.echo(f"wrote {out}/bench.json, bench.md and plots")
 
 
-def start_worker(config, weights, device: str) -> None:
+def start_worker(config, weights, device: str, method: str = "multi-sparc") -> None:
     """Load network and CAD models once a process."""
     global _runner
     import torch
@@ -89,7 +93,7 @@ def start_worker(config, weights, device: str) -> None:
     from sparc_core.evaluation.bench import BenchRunner
 
     torch.set_num_threads(1)
-    _runner = BenchRunner(config, weights, device)
+    _runner = BenchRunner(config, weights, device, method=method)
 
 
 def run_room(number: int) -> list[dict]:

@@ -36,6 +36,10 @@ def command(
 
     with report_bad_input():
         network, model = load_network(weights)
+        if model.score_of != "pose":
+            raise ValueError(
+                f"weights {weights}: its score judges starts, not poses; it has nothing to calibrate"
+            )
         groups = {
             source + ("_fixed" if fixed else ""): {
                 t.name for t in TRACKS if (t.channels, t.true_size) == (channels, fixed)

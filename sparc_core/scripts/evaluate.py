@@ -1,6 +1,6 @@
-"""`sparc evaluate`: accuracy on the fixed synthetic set; the open benchmark, the one from RGB alone, those of
-the retrieval and of videos, and ScanNet25k are in `bench.py`, `rgb_bench.py`, `retrieval_bench.py`,
-`video_bench.py` and `scannet.py`."""
+"""`sparc evaluate`: accuracy on the fixed synthetic set; the open benchmark, the one from RGB alone, of
+methods side by side, of the retrieval and of videos, and ScanNet25k are in `bench.py`, `rgb_bench.py`,
+`rivals_bench.py`, `retrieval_bench.py`, `video_bench.py` and `scannet.py`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from sparc_core.scripts.bench import bench
 from sparc_core.scripts.errors import report_bad_input
 from sparc_core.scripts.retrieval_bench import retrieval
 from sparc_core.scripts.rgb_bench import rgb
+from sparc_core.scripts.rivals_bench import rivals
 from sparc_core.scripts.scannet import scannet25k
 from sparc_core.scripts.video_bench import video
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(bench)
 app.command()(rgb)
+app.command()(rivals)
 app.command()(retrieval)
 app.command()(video)
 app.command()(scannet25k)

@@ -16,6 +16,7 @@ COMMANDS = {
     "pretrain": ("sparc_core.scripts.pretrain", "command"),
     "finetune": ("sparc_core.scripts.finetune", "app"),
     "train-perception": ("sparc_core.scripts.train_perception", "app"),
+    "train-baseline": ("sparc_core.scripts.train_baseline", "app"),
     "prepare": ("sparc_core.scripts.prepare", "app"),
     "calibrate": ("sparc_core.scripts.calibrate", "command"),
     "evaluate": ("sparc_core.scripts.evaluate", "app"),

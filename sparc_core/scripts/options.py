@@ -32,3 +32,10 @@ Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in --out."
 Init = Annotated[
     Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="What aligns: multi-sparc or a baseline, roca:FILE or mask2cad:FILE; start:roca:FILE and "
+        "beside:roca:FILE refine its poses instead of searching, or beside a search."
+    ),
+]

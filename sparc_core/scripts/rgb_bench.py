@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 _runner = None  # of this worker process
 
 
 def rgb(
-    out: Annotated[Path, typer.Option(help="Folder for rgb.json and rgb.md.")],
+    out: Annotated[Path, typer.Option(help="Folder for rgb.json, rgb.md and the plots.")],
     images: Annotated[int, typer.Option(help="How many of the benchmark's rooms.")] = 200,
     seed: Annotated[int, typer.Option(help="Fixes the rooms.")] = 2027,
     cad_library: Annotated[
@@ -31,8 +32,10 @@ def rgb(
     min_score: Annotated[float, typer.Option(help="Of the detections that are aligned.")] = 0.4,
     weights: Annotated[Path | None, typer.Option(help="Weights file; none: the shipped one.")] = None,
     retrieval: Annotated[str, typer.Option(help="As for sparc align: shipped, size or a file.")] = "shipped",
+    method: options.Method = "multi-sparc",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+    records: Annotated[bool, typer.Option(help="Also write every object's errors to records.jsonl.")] = False,
 ) -> None:
     """Boxes, depth, normals and CAD models predicted from a picture, and the poses that come of them."""
     from rich.progress import track as progress
@@ -46,7 +49,7 @@ def rgb(
         names = tuple(track) if track else tuple(t.name for t in TRACKS)
         config = RgbBenchConfig(images, seed, cad_library, names)
         perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, masks, min_score)
-        arguments = (config, perception, weights, retrieval, device)
+        arguments = (config, perception, weights, retrieval, device, method)
         start_worker(*arguments)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
     jobs = min(jobs or os.cpu_count() or 1, images)
@@ -58,16 +61,41 @@ def rgb(
         "perception": dataclasses.asdict(perception),
         "weights": str(weights) if weights else SHIPPED,
         "retrieval": retrieval,
+        "method": method,
         "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
         **summary,
     }
     (out / "rgb.json").write_text(json.dumps(facts, indent=1))
     (out / "rgb.md").write_text(markdown(summary))
+    objects = [record for room in rooms for record in room["objects"]]
+    if records:
+        (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in objects))
+    _draw(summary["tracks"], objects, out)
     typer.echo(markdown(summary))
-    typer.echo(f"wrote {out}/rgb.json and rgb.md")
+    typer.echo(f"wrote {out}/rgb.json, rgb.md and plots")
 
 
-def start_worker(config, perception, weights, retrieval: str, device: str) -> None:
+def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
+    """The plots of all tracks, rankings of those with the detector's boxes, and a contact sheet of each."""
+    from sparc_core.evaluation.picture_plots import plot_rankings
+    from sparc_core.evaluation.pictured_rooms import TRACKS
+    from sparc_core.evaluation.plots import plot_bench
+    from sparc_core.scripts.contact_sheets import picture_source, write_contact_sheet
+
+    plot_bench(summaries, out)
+    picture_of = picture_source(_runner.pictures)
+    given = {track.name for track in TRACKS if track.boxes}
+    ranked = [summary for summary in summaries if summary["track"] not in given]
+    if ranked:
+        plot_rankings(ranked, out / "ranking.png")
+    for summary in summaries:
+        rows = [record for record in objects if record["track"] == summary["track"]]
+        path = out / f"cases_{summary['track'].replace(', ', '_').replace(' ', '_')}.jpg"
+        if not write_contact_sheet(rows, picture_of, _runner.aligner.cad_library, path):
+            typer.echo(f"{summary['track']}: nothing aligned is well visible; no contact sheet", err=True)
+
+
+def start_worker(config, perception, weights, retrieval: str, device: str, method: str) -> None:
     """Load networks and CAD models once a process."""
     global _runner
     import torch
@@ -75,7 +103,7 @@ def start_worker(config, perception, weights, retrieval: str, device: str) -> No
     from sparc_core.evaluation.rgb_bench import RgbBenchRunner
 
     torch.set_num_threads(1)
-    _runner = RgbBenchRunner.load(config, perception, weights, retrieval, device)
+    _runner = RgbBenchRunner.load(config, perception, weights, retrieval, device, method)
 
 
 def run_room(number: int) -> dict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from sparc_core.geometry.errors import symmetric_turns
+from sparc_core.geometry.errors import THRESHOLDS, azimuth_error_deg, pose_errors, symmetric_turns
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
 
@@ -60,6 +60,14 @@ def alignment_loss(
     return distance / truth.S.mean(-1) ** size_exponent
 
 
+def score_label(pose: Pose, truth: Pose, symmetry_order, score_of: str) -> torch.Tensor:
+    """(...) bool, what σ is to say: that a pose is right (20 cm, 20°, 20 %; score_of "pose"), or that it
+    faces within 45° of the truth about the vertical ("start")."""
+    if score_of == "start":
+        return azimuth_error_deg(pose.R, truth.R, symmetry_order) < 45
+    return pose_errors(pose, truth, symmetry_order).within(THRESHOLDS["20cm/20deg/20%"])
+
+
 def score_loss(score_logit: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
-    """(...) binary cross entropy of σ against whether the pose is right (20 cm, 20°, 20 %)."""
+    """(...) binary cross entropy of σ against `score_label`."""
     return F.binary_cross_entropy_with_logits(score_logit, correct.to(score_logit.dtype), reduction="none")

@@ -93,6 +93,12 @@ def paper_starts(truth: Pose, frame: Frame, scale_low_m, scale_high_m, generator
     return Pose(truth.R @ small_rotation(shape, 10, 45, 20, generator), T, S)
 
 
+def turned_starts(pose: Pose, generator: torch.Generator) -> Pose:
+    """The poses turned by 0°, 90°, 180° or 270° about the vertical, each as often."""
+    turns = torch.randint(4, pose.shape, generator=generator, device=generator.device)
+    return Pose(pose.R @ rotation_y(turns * (math.pi / 2)), pose.T, pose.S)
+
+
 def upright_starts(truth: Pose, frame: Frame, generator: torch.Generator) -> torch.Tensor:
     """(B, N, 3, 3) rotations as a search with gravity would start: upright about the known up, azimuth
     within 45° of the truth; where gravity is not known, the paper's ranges about the truth."""

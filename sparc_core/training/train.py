@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from torch.profiler import record_function
 
 from sparc_core.cad.library import CadLibrary
-from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose, where
 from sparc_core.geometry.rotation import rotation_y
 from sparc_core.network.alignment import MultiSparcNet
@@ -28,9 +27,9 @@ from sparc_core.refine.update import apply_update
 from sparc_core.training.batch import TrainingBatch, TrainingData
 from sparc_core.training.data import DataConfig, SyntheticData
 from sparc_core.training.loop import TrainingLoop
-from sparc_core.training.loss import LossConfig, alignment_loss, score_loss
+from sparc_core.training.loss import LossConfig, alignment_loss, score_label, score_loss
 from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
-from sparc_core.training.perturb import classifier_poses, paper_starts, upright_starts
+from sparc_core.training.perturb import classifier_poses, paper_starts, turned_starts, upright_starts
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -72,6 +71,11 @@ class TrainConfig:
         for name in ("steps", "images", "refinements"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training {name} must be at least 1, got {getattr(self, name)}")
+        if self.model.score_of == "start" and self.converged_share > 0:
+            raise ValueError(
+                "training converged_share must be 0 for a model whose score is of the start, "
+                f"got {self.converged_share}"
+            )
         if not 0 <= self.classifier_share < 1:
             raise ValueError(f"training classifier_share must be in [0, 1), got {self.classifier_share}")
 
@@ -131,8 +135,11 @@ class Trainer(TrainingLoop):
         scoring = scoring[:, None].expand(pose.shape)
         sums = torch.zeros(3, device=self.device)
         pose, travelled = self._travelled_poses(batch, pose, scoring)
+        turned = turned_starts(pose, self.generator) if config.model.score_of == "start" else None
         for _ in range(config.refinements):
-            drawn = known_extents_kept(classifier_poses(batch.truth, self.generator), batch)
+            drawn = turned
+            if drawn is None:
+                drawn = known_extents_kept(classifier_poses(batch.truth, self.generator), batch)
             pose = where(scoring & ~travelled, drawn, pose)
             losses, updated = self._losses(batch, pose, scoring)
             self._optimise(losses["loss"])
@@ -157,7 +164,7 @@ class Trainer(TrainingLoop):
         first = int(torch.randint(windows, (1,), generator=self.generator, device=self.device))
         points = cad_points[batch.surface.model][:, :, first : first + config.loss.points]
         align = alignment_loss(updated, batch.truth, batch.symmetry_order, points, config.loss.size_exponent)
-        correct = pose_errors(pose, batch.truth, batch.symmetry_order).within(THRESHOLDS["20cm/20deg/20%"])
+        correct = score_label(pose, batch.truth, batch.symmetry_order, model.score_of)
         score = score_loss(output.score_logit, correct)
         valid = batch.frame.object_valid
         align, score = masked_mean(align, valid & ~scoring), masked_mean(score, valid & scoring)

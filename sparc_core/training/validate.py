@@ -19,7 +19,7 @@ def validate(
     network: MultiSparcNet, model: ModelConfig, data: TrainingData, images: int, seed: int = 1
 ) -> dict:
     """Accuracy of the search on about `images` images, always the same, read at sampled pixels like in
-    training.
+    training. A σ that judges starts chooses by them, and "score_accuracy" then means little.
 
     Returns shares of the objects: "right" chosen by σ within 20 cm / 20° / 20 %, "10", "5" the stricter
     regimes, "best_start" where any of the four ends right, "start" where any start already is, and
@@ -42,7 +42,8 @@ def validate(
                 *looked, start, batch.box_samples, generator, parametrisation=model.parametrisation,
                 scale_mode=batch.scale_mode,
             )  # fmt: skip
-            runs.append((pose, score(*looked, pose, batch.box_samples, generator)))
+            judged = start if model.score_of == "start" else pose
+            runs.append((pose, score(*looked, judged, batch.box_samples, generator)))
         valid = batch.frame.object_valid
         objects += int(valid.sum())
         scores = torch.stack([logit for _, logit in runs]).sigmoid()

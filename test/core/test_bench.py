@@ -11,14 +11,17 @@ from builders import furniture
 from scipy.spatial.distance import cdist
 from typer.testing import CliRunner
 
+from sparc_core.baselines.single_shot import Estimate
 from sparc_core.cad.tensors import CadTensors
+from sparc_core.evaluation import methods
 from sparc_core.evaluation.bench import TRACKS, BenchConfig, BenchRunner, most_similar_models
 from sparc_core.evaluation.bench_report import TrackRecords, markdown_table, summarise_track
 from sparc_core.evaluation.calibration import fit_calibration, reliability
 from sparc_core.evaluation.mesh_score import average_precision, mesh_ap, surface_f1
 from sparc_core.evaluation.plots import plot_bench, plot_training
+from sparc_core.geometry.pose import Pose
 from sparc_core.pipeline import SHIPPED_WEIGHTS
-from sparc_core.refine.model import load_network
+from sparc_core.refine.model import load_network, save_weights
 from sparc_core.scripts.main import app
 from sparc_core.types import AlignedObject, AlignmentResult
 
@@ -102,6 +105,14 @@ def test_the_command_calibrates_a_weights_file(tmp_path):
     assert model.calibration.none == (1.0, 0.0)
     for name, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[name])
+
+
+def test_a_score_of_starts_is_not_calibrated(tmp_path):
+    network, model = load_network(SHIPPED_WEIGHTS)
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, network.state_dict(), dataclasses.replace(model, score_of="start"))
+    result = CliRunner().invoke(app, ["calibrate", str(weights), "--images", "1", "--jobs", "1"])
+    assert result.exit_code == 2 and "its score judges starts, not poses" in result.stderr
 
 
 def test_the_most_similar_model_is_another_of_the_category():
@@ -246,3 +257,28 @@ def test_wrong_arguments_are_named(tmp_path, arguments, message):
         app, ["evaluate", "bench", "--out", str(tmp_path / "o"), "--cad-library", LIBRARY, *arguments]
     )
     assert result.exit_code == 2 and message in result.output
+
+
+class AllAlike:
+    """A baseline's network whose every answer is the same."""
+
+    name = "alike"
+
+    def estimate(self, regions):
+        count = len(regions)
+        pose = Pose(
+            torch.eye(3).repeat(count, 1, 1), torch.tensor([[0.0, 0, 2]] * count), torch.ones(count, 3)
+        )
+        return Estimate(pose, torch.ones(count, dtype=torch.bool))
+
+
+def test_a_baseline_runs_over_the_same_tracks(monkeypatch):
+    monkeypatch.setitem(methods.ESTIMATORS, "roca", lambda file, device: AllAlike())
+    tracks = ("sensor, similar model", "mono, right model, true size")
+    found = BenchRunner(BenchConfig(images=1, tracks=tracks, cad_library=LIBRARY), method="roca:x").run(0)
+    ours = BenchRunner(BenchConfig(images=1, tracks=tracks, cad_library=LIBRARY)).run(0)
+    assert [(r["track"], r["given"]) for r in found] == [(r["track"], r["given"]) for r in ours]
+    for record in found:
+        truth_m, off_m = record["distance_m"], record["translation_m"]
+        assert abs(truth_m - 2) - 1e-5 <= off_m <= truth_m + 2 and record["alignment_ms"] > 0
+        assert (record["scale"] < 1e-5) == ("true size" in record["track"])

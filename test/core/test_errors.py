@@ -8,7 +8,13 @@ import torch
 from builders import random_poses
 from scipy.spatial.transform import Rotation
 
-from sparc_core.geometry.errors import THRESHOLDS, pose_errors, rotation_error_deg, symmetric_turns
+from sparc_core.geometry.errors import (
+    THRESHOLDS,
+    azimuth_error_deg,
+    pose_errors,
+    rotation_error_deg,
+    symmetric_turns,
+)
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
 
@@ -55,6 +61,25 @@ def test_rotation_error_is_the_smallest_over_the_symmetric_turns(order, turn_deg
     truth = random_poses(1, seed=4)
     error = rotation_error_deg(turned(truth, turn_deg).R, truth.R, torch.tensor([order]))
     assert float(error) == pytest.approx(expected_deg, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("order", "turn_deg", "expected_deg"),
+    [(1, 180, 180), (1, -130, 130), (2, 170, 10), (2, 90, 90), (4, 100, 10), (4, -44, 44), (36, 133, 3)],
+)
+def test_azimuth_error_is_the_turn_about_the_vertical_however_the_object_is_tilted(
+    order, turn_deg, expected_deg
+):
+    truth = random_poses(1, seed=4)
+    tilt = torch.from_numpy(Rotation.from_euler("z", 20, degrees=True).as_matrix())
+    R = turned(truth, turn_deg).R
+    assert float(azimuth_error_deg(R, truth.R, torch.tensor([order]))) == pytest.approx(
+        expected_deg, abs=1e-4
+    )
+    # tilted about its own front the object still faces the same way
+    assert float(azimuth_error_deg(R @ tilt, truth.R, torch.tensor([order]))) == pytest.approx(
+        expected_deg, abs=1e-4
+    )
 
 
 def test_symmetry_excuses_turns_about_y_only():

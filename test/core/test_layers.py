@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Method, from the bottom up: types → geometry → cad, perception → network, inputs → refine → pipeline.
+# The baselines stand where the pipeline stands: on the same perception, CAD models and retrieval.
 # Beside it: files and visualise (in and out), datasets, tracking, mapping, synth (scenes to train and test
 # on). On top: training, evaluation and the commands. A layer may always import itself.
 _BELOW_INPUTS = {"types", "geometry", "cad", "perception"}
@@ -25,27 +26,31 @@ ALLOWED = {
     "refine": {*_BELOW_INPUTS, "network", "inputs", "config", "weights_file"},
     "retrieval": _BELOW_PIPELINE,
     "pipeline": {*_BELOW_PIPELINE, "retrieval"},
+    "baselines": {*_BELOW_PIPELINE, "retrieval"},
     "tracking": {"types", "geometry", "cad", "pipeline", "mapping"},
     "mapping": {"types", "geometry", "cad"},
     "files": {"types"},
     "visualise": {"types", "geometry", "cad", "perception"},
     "datasets": {"types", "geometry", "cad", "files", "visualise"},
     "synth": {*_BELOW_INPUTS, "inputs"},
-    "training": {*_BELOW_PIPELINE, "synth", "retrieval", "datasets"},
+    "training": {*_BELOW_PIPELINE, "synth", "retrieval", "datasets", "baselines"},
     "evaluation": {
         *_BELOW_PIPELINE,
         "synth",
         "pipeline",
+        "baselines",
         "retrieval",
         "tracking",
         "files",
         "datasets",
         "mapping",
+        "visualise",
     },  # fmt: skip
     "scripts": {
         *_BELOW_PIPELINE,
         "retrieval",
         "pipeline",
+        "baselines",
         "tracking",
         "files",
         "visualise",

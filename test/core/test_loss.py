@@ -10,7 +10,13 @@ from scipy.spatial.transform import Rotation
 
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import quaternion_to_matrix, rotation_angle_rad, rotation_y
-from sparc_core.training.loss import LossConfig, alignment_loss, closest_symmetric_truth, score_loss
+from sparc_core.training.loss import (
+    LossConfig,
+    alignment_loss,
+    closest_symmetric_truth,
+    score_label,
+    score_loss,
+)
 
 CUBE = torch.tensor(
     [[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], dtype=torch.float64
@@ -130,6 +136,18 @@ def test_score_loss_is_binary_cross_entropy_of_the_sigmoid():
     np.testing.assert_allclose(score_loss(logit, correct), expected, rtol=1e-4)
     assert float(score_loss(torch.tensor(0.0), torch.tensor(True))) == pytest.approx(math.log(2))
     assert torch.isfinite(score_loss(torch.tensor([1e4, -1e4]), torch.tensor([False, True]))).all()
+
+
+def test_the_label_is_a_right_pose_or_a_start_that_faces_the_right_way():
+    truth = random_poses(4, seed=3)
+    turns = torch.deg2rad(torch.tensor([0.0, 44.0, 46.0, 180.0], dtype=torch.float64))
+    pose = Pose(truth.R @ rotation_y(turns), truth.T, truth.S)
+    far = Pose(pose.R, pose.T + 1, pose.S * 2)
+    plain, twofold = torch.ones(4, dtype=torch.long), torch.full((4,), 2)
+    assert score_label(pose, truth, plain, "pose").tolist() == [True, False, False, False]
+    assert not score_label(far, truth, plain, "pose").any()
+    assert score_label(far, truth, plain, "start").tolist() == [True, True, False, False]
+    assert score_label(far, truth, twofold, "start").tolist() == [True, True, False, True]
 
 
 def test_loss_config_refuses_no_points():

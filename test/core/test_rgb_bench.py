@@ -1,18 +1,18 @@
 """The benchmark from RGB alone: its pictures, its matching by hand, and what its tracks give away."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 from builders import furniture
 
-from sparc_core.evaluation.rgb_bench import (
-    TRACKS,
-    PicturedRooms,
-    RgbBenchConfig,
-    RgbBenchRunner,
-    match_boxes,
-)
+from sparc_core.baselines.single_shot import Estimate
+from sparc_core.evaluation import methods
+from sparc_core.evaluation.methods import method_of
+from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRooms, match_boxes
+from sparc_core.evaluation.rgb_bench import RgbBenchConfig, RgbBenchRunner
 from sparc_core.evaluation.rgb_report import markdown, summarise
 from sparc_core.evaluation.synthetic import RoomRenderer
 from sparc_core.perception.interfaces import DepthPrediction
@@ -30,11 +30,15 @@ def library():
     return furniture()
 
 
+def rooms_of(library):
+    return PicturedRooms(library, LAYOUT, CONFIG.seed, CONFIG.min_visible)
+
+
 class TrueEyes:
     """Predictors that know the truth of the picture they are shown."""
 
     def __init__(self, library):
-        self.rooms, self.number, self.missed = PicturedRooms(library, CONFIG), 0, 0
+        self.rooms, self.number, self.missed = rooms_of(library), 0, 0
 
     def detect(self, image_rgb):
         taken = self.rooms.take(self.number)
@@ -47,12 +51,12 @@ class TrueEyes:
 
 
 def test_the_rooms_are_those_of_the_benchmark_with_walls_all_round(library):
-    taken = PicturedRooms(library, CONFIG).take(1)
+    taken = rooms_of(library).take(1)
     assert taken.picture.rgb.shape == (120, 160, 3) and (taken.picture.depth_m > 0).all()
     plain = RoomRenderer(library, LAYOUT, CONFIG.seed).room(1)
     np.testing.assert_array_equal(taken.room.scene.pose.T.numpy(), plain.scene.pose.T.numpy())
     assert plain.scene.plane_normal.shape[1] == 3 and taken.room.scene.plane_normal.shape[1] == 6
-    again = PicturedRooms(library, CONFIG).take(1)
+    again = rooms_of(library).take(1)
     np.testing.assert_array_equal(taken.picture.rgb, again.picture.rgb)
 
 
@@ -84,6 +88,56 @@ def test_what_was_not_detected_counts_as_wrong(library):
     assert alone["detected"] == 0 and set(alone["accuracy"].values()) == {0.0}
     assert boxes["detected"] == 100 and alone["objects"] == boxes["objects"]
     assert summary["boxes"]["box_ap50"] == 0
+
+
+class TrueRegions:
+    """A baseline's network that knows the true pose of every region, by its box."""
+
+    name = "planned"
+
+    def __init__(self, library):
+        self.rooms, self.number = rooms_of(library), 0
+
+    def estimate(self, regions):
+        room = self.rooms.take(self.number).room
+        nearest = torch.cdist(regions.boxes_xyxy, room.boxes_xyxy.float()).argmin(1)
+        return Estimate(room.truth.map(lambda x: x[nearest]), torch.ones(len(nearest), dtype=torch.bool))
+
+
+def test_a_baseline_takes_the_aligners_place_and_starts_its_refinement(library, monkeypatch):
+    true_boxes = "RGB-D, true boxes, right model"
+    eyes, planned = TrueEyes(library), TrueRegions(library)
+    monkeypatch.setitem(methods.ESTIMATORS, "roca", lambda file, device: planned)
+    config = dataclasses.replace(CONFIG, tracks=(true_boxes,))
+    aligner, figures = Aligner.load(None, library, device="cpu"), {}
+    seen = []
+    monkeypatch.setattr(
+        aligner, "align",
+        lambda *a, starts=None, **n: seen.append(starts) or Aligner.align(aligner, *a, starts=starts, **n),
+    )  # fmt: skip
+    for name in ("roca:x", "start:roca:x", "beside:roca:x", "multi-sparc"):
+        runner = RgbBenchRunner(config, Perception(eyes, eyes), method_of(name, aligner, "size"))
+        rooms = []
+        for number in range(CONFIG.images):
+            eyes.number = planned.number = number
+            rooms.append(runner.run(number))
+        figures[name] = summarise(rooms, config.tracks)["tracks"][0]
+    assert figures["roca:x"]["all"]["accuracy"]["5/5/5"] == 100
+    assert figures["start:roca:x"]["well_visible"]["accuracy"]["20cm/20deg/20%"] >= 50
+    assert all(track["align_ms"] > 0 for track in figures.values())
+    count = len(seen) // 3
+    assert count == CONFIG.images and seen[-count:] == [None] * count
+    assert not any(s.search for starts in seen[:count] for s in starts)
+    assert all(s.search for starts in seen[count : 2 * count] for s in starts)
+
+
+def test_wrong_methods_are_named(library):
+    aligner = Aligner.load(None, library, device="cpu")
+    for name in ("sparc", "roca", "start:multi-sparc", "begin:roca:x"):
+        with pytest.raises(ValueError, match=f"method '{name}': expected multi-sparc, roca:FILE"):
+            method_of(name, aligner)
+    with pytest.raises(ValueError, match="gone.safetensors: no such file"):
+        method_of("start:roca:gone.safetensors", aligner)
 
 
 def test_each_object_is_found_once_by_its_best_detection_of_the_category():

@@ -149,6 +149,35 @@ def test_a_part_of_the_rows_can_be_searched_alone(aligner, image):
     assert [r.start for r in results] == ["azimuth_90"] * 3
 
 
+def test_a_score_of_starts_chooses_before_anything_is_refined_and_only_that_start_is(aligner, image):
+    """Two objects prefer different starts: their refinement shares one row."""
+    scores = torch.tensor([[3.0, 0.0], [2.0, 1.0], [1.0, 2.0], [0.0, 3.0]])
+    searching, network = search(aligner, image, image.detections[:2], [])
+    network.looks = [lambda rows, objects: scores, *[lambda rows, objects: torch.zeros(rows, objects)] * 2]
+    searching.model = dataclasses.replace(searching.model, score_of="start")
+    searching.config = dataclasses.replace(searching.config, refinements=2)
+    results = searching.run()
+    assert [rows for rows, _ in network.calls] == [4, 1, 1]
+    assert [r.start for r in results] == ["azimuth_0", "azimuth_270"]
+    assert [r.score for r in results] == pytest.approx([1 / (1 + np.exp(-3.0))] * 2)
+    # the viewing direction in object axes tells the starts apart
+    scored, refined = network.contexts[0][..., 7:10], network.contexts[1][..., 7:10]
+    np.testing.assert_allclose(refined[0], torch.stack((scored[0, 0], scored[3, 1])), atol=1e-6)
+    for n, (result, row) in enumerate(zip(results, (0, 3), strict=True)):
+        part = searching.batch.rows(torch.tensor([row]), searching._new_pixels())
+        np.testing.assert_allclose(result.R, part.start.R[0, n], atol=1e-6)
+
+
+def test_a_score_of_starts_leaves_the_detections_score(aligner, image):
+    detections = [dataclasses.replace(d, score=s) for d, s in zip(image.detections, (0.3, 0.7), strict=False)]
+    model = dataclasses.replace(aligner.model_config, score_of="start")
+    first = Aligner(aligner.network, model, aligner.cad_library, aligner.device, aligner.config)
+    result = first.align(image.rgb, image.camera, detections, image.depth_m)
+    assert [o.score for o in result.objects] == [0.3, 0.7]
+    usual = aligner.align(image.rgb, image.camera, detections, image.depth_m)
+    assert not {0.3, 0.7} & {o.score for o in usual.objects}
+
+
 def test_blocks_of_objects_come_back_in_the_order_of_the_detections(aligner, image):
     # seven detections in blocks of five: two blocks, three places padded
     given = tuple(Detection(image.detections[i % 2].box_xyxy, image.detections[i % 2].category, 1.0,

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from sparc_core.training import train
 from sparc_core.training.data import DataConfig, SyntheticData
 from sparc_core.training.loss import LossConfig
 from sparc_core.training.optimiser import OPTIMISERS, make_optimiser
-from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost
+from sparc_core.training.train import TrainConfig, Trainer, masked_mean, rescue_lost, update_starts
+
+CONFIGS = Path(__file__).resolve().parents[2] / "config" / "training"
 
 INPUTS = InputConfig(n_bbox=8, n_cad=6)
 MODEL = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=12, blocks=1, self_layers=1))
@@ -111,10 +114,15 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs():
     assert any(not torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_both_losses_fall_on_scenes_seen_again_and_again():
-    wider = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=24, blocks=1, self_layers=1))
+@pytest.mark.parametrize("single", [False, True], ids=["multi", "SPARC 2022"])
+def test_both_losses_fall_on_scenes_seen_again_and_again(single):
+    model = ModelConfig(INPUTS, NetworkConfig(45, 26, latents=4, channels=24, blocks=1, self_layers=1))
+    changes = {}
+    if single:
+        model = dataclasses.replace(model, parametrisation="additive", score_of="start", n_mul=1)
+        changes = {"converged_share": 0.0, "classifier_share": 0.5}
     trainer = Trainer(
-        tiny(model=wider, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8), furniture()
+        tiny(model=model, steps=10_000, learning_rate=3e-3, warmup_steps=20, images=8, **changes), furniture()
     )
     trainer.network.train()
     history = []
@@ -170,6 +178,23 @@ def test_some_poses_that_train_the_score_are_those_a_search_ends_up_at(monkeypat
     turn = torch.rad2deg(rotation_angle_rad(start.R[:2].transpose(-1, -2) @ travelled.R[:2]))
     assert ((turn[..., None] - torch.tensor([0.0, 90.0, 180.0])).abs().amin(-1) < 30).all()
     assert not torch.equal(travelled.R[:2], start.R[:2])
+
+
+def test_a_score_of_starts_is_trained_on_starts_turned_by_quarters(monkeypatch):
+    model = dataclasses.replace(MODEL, score_of="start", parametrisation="additive", n_mul=1)
+    trainer = Trainer(tiny(model=model, classifier_share=0.5, converged_share=0.0, images=16), furniture())
+    batch = trainer.data.batch(16, generator())
+    drawn = []
+    monkeypatch.setattr(
+        train, "update_starts", lambda *given: drawn.append(update_starts(*given)) or drawn[-1]
+    )
+    seen = watch_poses(trainer, batch, monkeypatch)
+    start = drawn[0]
+    for pose, _, _ in seen:
+        assert torch.equal(pose.T[:8], start.T[:8]) and torch.equal(pose.S[:8], start.S[:8])
+        turn = torch.rad2deg(rotation_angle_rad(start.R[:8].transpose(-1, -2) @ pose.R[:8])).round()
+        assert set(turn.unique().tolist()) == {0, 90, 180}
+    assert torch.equal(seen[0][0].R[8:], start.R[8:])
 
 
 def test_update_images_have_no_score_loss_and_score_images_no_alignment_loss():
@@ -332,11 +357,51 @@ def test_a_config_survives_plain_dicts_and_yaml(tmp_path):
         ),
         ({"model": {"parametrisation": "euler"}}, "parametrisation must be one of"),
         ({"model": {"n_mul": 0}}, "n_mul must be at least 1"),
+        ({"model": {"score_of": "end"}}, r"score_of must be one of \('pose', 'start'\), got 'end'"),
+        (
+            {"model": {"score_of": "start"}},
+            "converged_share must be 0 for a model whose score is of the start",
+        ),
     ],
 )
 def test_unknown_keys_and_values_out_of_range_are_refused_by_name(values, message):
     with pytest.raises(ValueError, match=message):
         from_dict(TrainConfig, values)
+
+
+def test_the_comparison_of_layouts_differs_in_nothing_else():
+    paper, ours, single = (
+        from_dict(TrainConfig, load_yaml(CONFIGS / "comparison" / f"{name}_layout.yaml"))
+        for name in ("paper", "object", "sparc2022")
+    )
+    assert dataclasses.replace(ours, model=paper.model) == paper
+    changed = {"images": paper.images, "converged_share": paper.converged_share, "model": paper.model}
+    many = dataclasses.replace(single.data, detections=paper.data.detections)
+    assert dataclasses.replace(single, data=many, **changed) == paper
+    assert (single.model.parametrisation, single.model.score_of, single.model.n_mul) == (
+        "additive",
+        "start",
+        1,
+    )
+    assert single.images * single.data.detections == paper.images * paper.data.detections
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("multi_sparc_main", 3000), ("multi_sparc_sparse", 600), ("multi_sparc_sparsest", 150),
+        ("sparc2022", 10_055),
+    ],
+)  # fmt: skip
+def test_the_papers_setups_have_their_token_counts(name, tokens):
+    config = from_dict(TrainConfig, load_yaml(CONFIGS / f"{name}.yaml"))
+    inputs = config.model.inputs
+    assert (inputs.layout, inputs.n_bbox + 2 * inputs.n_cad) == ("paper", tokens)
+    single = name == "sparc2022"
+    assert config.model.n_mul == (1 if single else 5)
+    assert config.model.parametrisation == ("additive" if single else "polar")
+    assert config.model.score_of == ("start" if single else "pose")
+    assert config.data.detections == (1 if single else 4)
 
 
 @pytest.mark.parametrize(

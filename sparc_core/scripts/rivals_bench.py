@@ -1,0 +1,147 @@
+"""`sparc evaluate rivals`: several methods on the same pictures, and their latencies, in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparc_core.scripts.errors import report_bad_input
+
+_runner = None  # of this worker process
+
+
+def rivals(
+    method: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=WEIGHTS of any kind ('shipped': ours); NAME=FIRST+WEIGHTS refines the poses of a "
+            "first method; NAME=CONFIG.yaml has random weights and is only timed. Options of the aligner "
+            "follow behind commas: NAME=shipped,depth_fit=false. Repeatable."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for rivals.json, rivals.md and the plots.")],
+    images: Annotated[int, typer.Option(help="How many of the benchmark's rooms.")] = 100,
+    seed: Annotated[int, typer.Option(help="Fixes the rooms.")] = 2027,
+    cad_library: Annotated[
+        str,
+        typer.Option(help="CAD models to test on, and to choose from: a folder or procedural:FIRST-LAST."),
+    ] = "procedural:1000000-1000019",
+    track: Annotated[list[str] | None, typer.Option(help="Only this track; repeatable.")] = None,
+    detector: Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")] = "",
+    depth_model: Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")] = "",
+    min_score: Annotated[float, typer.Option(help="Of the detections that are aligned.")] = 0.4,
+    retrieval: Annotated[
+        Path | None, typer.Option(help="Weights that choose the CAD models; none: the shipped ones.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+    threads: Annotated[int, typer.Option(help="Of the latencies, measured alone; 0: all cores.")] = 0,
+    repeats: Annotated[int, typer.Option(help="Of each latency; 0: none is measured.")] = 10,
+) -> None:
+    """One table for all methods: same pictures, detections, depth and CAD models."""
+    from rich.progress import track as progress
+
+    from sparc_core.evaluation.machine import describe_machine
+    from sparc_core.evaluation.papers import PAPER_ROWS
+    from sparc_core.evaluation.rgb_bench import RgbBenchConfig
+    from sparc_core.evaluation.rival_methods import MethodSpec
+    from sparc_core.evaluation.rivals import RIVAL_TRACKS
+    from sparc_core.evaluation.rivals_report import markdown, summarise_rivals
+    from sparc_core.perception.see import SHIPPED, PerceptionConfig
+
+    with report_bad_input():
+        if repeats < 0:
+            raise ValueError(f"repeats must not be negative, got {repeats}")
+        specs = tuple(MethodSpec.parse(text) for text in method)
+        config = RgbBenchConfig(images, seed, cad_library, tuple(track) if track else RIVAL_TRACKS)
+        perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, "", min_score)
+        arguments = (config, perception, specs, retrieval, device)
+        start_worker(*arguments)  # whatever is wrong with the arguments shows here
+        out.mkdir(parents=True, exist_ok=True)
+        latency = _measure(specs, repeats, threads)  # before other processes take the cores
+    jobs = min(jobs or os.cpu_count() or 1, images)
+    records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": []}
+    if _runner.accurate:
+        with multiprocessing.get_context("spawn").Pool(jobs, start_worker, arguments) as pool:
+            found = pool.imap(run_room, range(images))
+            for room in progress(found, total=images, description="aligning"):
+                for kind, rows in room.items():
+                    records[kind] += rows
+    summary = summarise_rivals(records, config.tracks, _runner.accurate, latency)
+    facts = {
+        "bench": dataclasses.asdict(config),
+        "perception": dataclasses.asdict(perception),
+        "methods": {spec.name: dataclasses.asdict(spec) for spec in specs},
+        "papers": {name: dataclasses.asdict(row) for name, row in PAPER_ROWS.items()},
+        "machine": describe_machine(device) | {"jobs": jobs, "latency_threads": threads or os.cpu_count()},
+        **summary,
+    }
+    (out / "rivals.json").write_text(json.dumps(facts, indent=1))
+    (out / "rivals.md").write_text(markdown(summary))
+    _draw(records, summary, out)
+    typer.echo(markdown(summary))
+    typer.echo(f"wrote {out}/rivals.json, rivals.md and plots")
+
+
+def _measure(specs, repeats: int, threads: int) -> dict:
+    """{method: {objects: figures}}; nothing without repeats."""
+    import torch
+
+    if not repeats:
+        return {}
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    figures = {}
+    for spec in specs:
+        figures[spec.name] = _runner.time(spec.name, repeats)
+        shown = " / ".join(f"{f['median_ms']:.0f}" for f in figures[spec.name].values())
+        typer.echo(f"{spec.name}: {shown} ms for {' / '.join(map(str, figures[spec.name]))} objects")
+    torch.set_num_threads(1)
+    return figures
+
+
+def _draw(records, summary: dict, out: Path) -> None:
+    """The plots of every track in a folder of its own, and accuracy against latency of all."""
+    from sparc_core.evaluation.picture_plots import plot_accuracy_against_latency
+    from sparc_core.evaluation.picture_report import MAIN
+    from sparc_core.evaluation.plots import plot_bench
+    from sparc_core.scripts.contact_sheets import picture_source, write_contact_sheet
+
+    accuracy = {t: {m: f["all"]["accuracy"][MAIN] for m, f in found.items()}
+                for t, found in summary["tracks"].items()}  # fmt: skip
+    five = {name: figures[5]["median_ms"] for name, figures in summary["latency"].items()}
+    if any(name in five for found in accuracy.values() for name in found):
+        plot_accuracy_against_latency(five, accuracy, out / "latency.png")
+    picture_of = picture_source(_runner.pictures)
+    for track, found in summary["tracks"].items():
+        if not found:
+            continue
+        folder = out / track.replace(", ", "_").replace(" ", "_")
+        folder.mkdir(exist_ok=True)
+        plot_bench(list(found.values()), folder)
+        for name in found:
+            rows = [r for r in records["objects"] if (r["track"], r["method"]) == (track, name)]
+            path = folder / f"cases_{name.replace(' ', '_')}.jpg"
+            if not write_contact_sheet(rows, picture_of, _runner.cad_library, path):
+                typer.echo(f"{name}, {track}: nothing aligned is well visible; no contact sheet", err=True)
+
+
+def start_worker(config, perception, specs, retrieval, device: str) -> None:
+    """Load networks and CAD models once a process."""
+    global _runner
+    import torch
+
+    from sparc_core.evaluation.rivals import RivalsRunner
+
+    torch.set_num_threads(1)
+    _runner = RivalsRunner.load(config, perception, specs, retrieval, device)
+
+
+def run_room(number: int) -> dict[str, list[dict]]:
+    """The records of one room, in a worker process."""
+    return _runner.run(number)
