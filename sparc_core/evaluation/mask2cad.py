@@ -9,7 +9,6 @@ import torch
 from sparc_core.baselines.mask2cad import Mask2CadNet
 from sparc_core.baselines.mask2cad_aligner import Mask2Cad, ViewRetriever
 from sparc_core.cad.library import CadLibrary
-from sparc_core.evaluation.report import percent
 from sparc_core.evaluation.single_shot import LabelledRegions, measure_estimator
 from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
@@ -24,7 +23,7 @@ def measure_mask2cad(
     batches: Callable[[], Iterable[LabelledRegions]],
     models: torch.Tensor,
 ) -> dict[str, float]:
-    """`measure_estimator`, and percent of the objects
+    """`measure_estimator`, and the shares of the objects
 
     - within 20 cm, 20° and 20 % when the true depth and extents are given, as in the paper ("right_5dof"),
       and within 20° at all ("right_rotation");
@@ -54,8 +53,8 @@ def measure_mask2cad(
     if first != len(models):
         raise ValueError(f"models: expected one for each of {first} objects, got {len(models)}")
     names = ("right_5dof", "right_rotation", "top1", f"top{TOP}", "chance")
-    columns = torch.cat(rows).unbind(-1)
+    shares = torch.cat(rows).mean(0).tolist()
     return {
         **measure_estimator(estimator, batches()),
-        **{name: percent(column.numpy()) for name, column in zip(names, columns, strict=True)},
+        **{name: round(share, 4) for name, share in zip(names, shares, strict=True)},
     }

@@ -135,6 +135,10 @@ VALIDATION_LABELS = {
 }  # fmt: skip
 
 
+#: How the names of validation figures end that are no shares, and are left out of the curves.
+NOT_SHARES = ("objects", "pictures", "_m", "_deg")
+
+
 def plot_training(log: list[dict], path: Path) -> None:
     """Losses and validation figures (shares, in percent) of a training log (the lines of train.jsonl) over
     the steps."""
@@ -152,7 +156,8 @@ def plot_training(log: list[dict], path: Path) -> None:
     left.legend()
     left.grid(alpha=0.3)
     rows = [row for row in log if "validation" in row]
-    for name in sorted({name for row in rows for name in row["validation"]} - {"objects", "pictures"}):
+    figures = {name for row in rows for name in row["validation"]}
+    for name in sorted(name for name in figures if not name.endswith(NOT_SHARES)):
         found = [row["validation"].get(name, float("nan")) for row in rows]
         label = VALIDATION_LABELS.get(name, name)
         right.plot([row["step"] for row in rows], [100 * v for v in found], marker=".", label=label)

@@ -8,7 +8,6 @@ import torch
 
 from sparc_core.baselines.regions import Regions
 from sparc_core.baselines.single_shot import PoseEstimator
-from sparc_core.evaluation.report import percent
 from sparc_core.geometry.errors import THRESHOLDS, pose_errors
 from sparc_core.geometry.pose import Pose
 
@@ -21,8 +20,9 @@ LabelledRegions = tuple[Regions, Pose, torch.Tensor, torch.Tensor]
 def measure_estimator(
     estimator: PoseEstimator, batches: Iterable[LabelledRegions], prefix: str = ""
 ) -> dict[str, float]:
-    """Percent of the objects within Scan2CAD's threshold ("right"), of well-visible ones, and of all within
-    10/10/10; medians of the errors over all that have an estimate. An object without one is wrong."""
+    """Shares of the objects within Scan2CAD's threshold ("right"), of the well-visible ones, and of all
+    within 10/10/10; medians of the errors (metres, degrees, share) over all that have an estimate. An object
+    without one is wrong."""
     rows = []
     for regions, truth, symmetry_order, visible in batches:
         found = estimator.estimate(regions)
@@ -35,12 +35,12 @@ def measure_estimator(
     metres, degrees, scale, right, strict, well, enough = torch.cat(rows).unbind(-1)
     well, enough = well > 0, enough > 0
     figures = {
-        "right": percent(right.numpy()),
-        "right_well_visible": percent(right[well].numpy()),
-        "right_10": percent(strict.numpy()),
-        "translation_cm": 100 * float(metres[enough].median()),
-        "rotation_deg": float(degrees[enough].median()),
-        "scale_percent": 100 * float(scale[enough].median()),
+        "right": right.mean(),
+        "right_well_visible": right[well].mean(),
+        "right_10": strict.mean(),
+        "translation_m": metres[enough].nanmedian(),
+        "rotation_deg": degrees[enough].nanmedian(),
+        "scale": scale[enough].nanmedian(),
         "objects": len(right),
     }
-    return {prefix + name: round(value, 2) for name, value in figures.items()}
+    return {prefix + name: round(float(value), 4) for name, value in figures.items()}

@@ -420,7 +420,7 @@ def unseen_batches():
 
 
 def test_figures_of_known_answers():
-    """A network whose answers are the truth has every figure at 100, one that turns them by 30° none but the
+    """A network whose answers are the truth has every share at 1, one that turns them by 30° none but the
     models."""
     network, _ = trained()
     regions, truth, order, _ = unseen_batches()[0]
@@ -446,11 +446,11 @@ def test_figures_of_known_answers():
     knowing.load_state_dict(network.state_dict())
     right = measure_mask2cad(knowing, furniture(), unseen_batches, models)
     for name in ("right", "right_10", "right_5dof", "right_rotation", "top1", "top5"):
-        assert right[name] == 100, name
-    assert right["chance"] == 50 and right["objects"] == len(models)
+        assert right[name] == 1, name
+    assert right["chance"] == 0.5 and right["objects"] == len(models)
     knowing.turn = torch.tensor([math.cos(math.radians(15)), 0.0, 0.0, math.sin(math.radians(15))])
     turned = measure_mask2cad(knowing, furniture(), unseen_batches, models)
-    assert turned["right"] == turned["right_5dof"] == turned["right_rotation"] == 0 and turned["top1"] == 100
+    assert turned["right"] == turned["right_5dof"] == turned["right_rotation"] == 0 and turned["top1"] == 1
     with pytest.raises(ValueError, match="expected one for each of"):
         measure_mask2cad(knowing, furniture(), unseen_batches, torch.cat((models, models)))
 
@@ -533,8 +533,8 @@ def test_the_command_trains_and_measures(tmp_path):
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
     figures = lines[-1]["validation"]
-    assert figures["objects"] == len(store()) and figures["chance"] == 50
-    assert 0 <= figures["top1"] <= figures["top5"] == 100
+    assert figures["objects"] == len(store()) and figures["chance"] == 0.5
+    assert 0 <= figures["top1"] <= figures["top5"] == 1
     loaded = Mask2Cad.load(tmp_path / "run" / "weights.safetensors")
     assert loaded.network.config == TINY
     other = ["--cad-library", "procedural:7-7", "--out", str(tmp_path / "b")]

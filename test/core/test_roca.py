@@ -291,7 +291,7 @@ def test_the_command_trains_validates_and_resumes(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "run/train.jsonl").read_text().splitlines()]
-    assert {"sensor_right", "predicted_translation_cm"} <= set(rows[-1]["validation"])
+    assert {"sensor_right", "predicted_translation_m"} <= set(rows[-1]["validation"])
     assert (tmp_path / "run/curves.png").stat().st_size > 1000
     assert Roca.load(tmp_path / "run/weights.safetensors").network.config.feature_channels == 8
     again = CliRunner().invoke(app, [*arguments, "--resume"])
@@ -435,6 +435,7 @@ def test_figures_of_an_estimator_by_hand():
     visible = torch.tensor([0.9, 0.2, 0.9, 0.9])
     rows = [(batch_of(4).regions, truth, torch.ones(4, dtype=torch.int64), visible)]
     found = measure_estimator(Shifted(), rows, "a_")
-    assert found["a_right"] == 50 and found["a_right_10"] == 25 and found["a_objects"] == 4
-    assert found["a_right_well_visible"] == pytest.approx(100 / 3, abs=0.01)
-    assert found["a_translation_cm"] == pytest.approx(15, abs=0.01) and found["a_rotation_deg"] < 0.1
+    assert found["a_right"] == 0.5 and found["a_right_10"] == 0.25 and found["a_objects"] == 4
+    assert found["a_right_well_visible"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["a_translation_m"] == pytest.approx(0.15, abs=1e-4) and found["a_rotation_deg"] < 0.1
+    assert found["a_scale"] == 0
