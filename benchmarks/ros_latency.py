@@ -32,7 +32,7 @@ def main() -> None:
     arguments = _arguments()
     rclpy.init()
     picture = Picture.render()
-    modes = {"search": arguments.search} | ({"video": arguments.video} if arguments.video else {})
+    modes = {"search": arguments.search, "video": arguments.video}
     rows = []
     for mode, settings in modes.items():
         for objects in arguments.objects:
@@ -101,8 +101,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=30.0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--objects", type=int, nargs="+", default=COUNTS)
-    parser.add_argument("--search", nargs="*", default=[], metavar="NAME:=VALUE")
-    parser.add_argument("--video", nargs="*", default=[], metavar="NAME:=VALUE")
+    parser.add_argument("--search", nargs="*", default=["video_mode:=false"], metavar="NAME:=VALUE")
+    parser.add_argument("--video", nargs="*", default=["video_mode:=true"], metavar="NAME:=VALUE")
     return parser.parse_args()
 
 
