@@ -165,7 +165,7 @@ def _write(out: Path, tasks: list[Task]) -> None:
     results = [json.loads((task.out / "result.json").read_text()) for task in tasks]
     head = [
         "row",
-        "training",
+        "steps × images × objects",
         "parameters",
         "alignment",
         *(t.replace(", ", ",<br>") for t in TRACKS),
@@ -175,7 +175,7 @@ def _write(out: Path, tasks: list[Task]) -> None:
     for task, result in zip(tasks, results, strict=True):
         name = task.row["name"] + (f": {task.row['about']}" if "about" in task.row else "")
         cells = [
-            name, f"{task.config.steps} steps, {result['training_s'] / 60:.1f} min",
+            name, f"{task.config.steps} × {task.config.images} × {task.config.data.detections}",
             f"{result['parameters'] / 1e6:.2f} M", f"{result['alignment_ms']:.0f} ms",
         ]  # fmt: skip
         for track in result["tracks"]:
