@@ -1,4 +1,4 @@
-"""Options that several training commands have: their types and help texts."""
+"""Options that several commands have: their types and help texts."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ Method = Annotated[
         "beside:roca:FILE refine its poses instead of searching, or beside a search."
     ),
 ]
+
+# of the benchmarks on pictures
+Rooms = Annotated[int, typer.Option(help="How many of the benchmark's rooms.")]
+Seed = Annotated[int, typer.Option(help="Fixes the rooms.")]
+TestLibrary = Annotated[
+    str, typer.Option(help="CAD models to test on, and to choose from: a folder or procedural:FIRST-LAST.")
+]
+Tracks = Annotated[list[str] | None, typer.Option(help="Only this track; repeatable.")]
+BenchPredictor = Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")]
+MinScore = Annotated[float, typer.Option(help="Of the detections that are aligned.")]
+Jobs = Annotated[int, typer.Option(help="Processes; 0: one a core.")]

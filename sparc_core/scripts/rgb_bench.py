@@ -19,22 +19,19 @@ _runner = None  # of this worker process
 
 def rgb(
     out: Annotated[Path, typer.Option(help="Folder for rgb.json, rgb.md and the plots.")],
-    images: Annotated[int, typer.Option(help="How many of the benchmark's rooms.")] = 200,
-    seed: Annotated[int, typer.Option(help="Fixes the rooms.")] = 2027,
-    cad_library: Annotated[
-        str,
-        typer.Option(help="CAD models to test on, and to choose from: a folder or procedural:FIRST-LAST."),
-    ] = "procedural:1000000-1000019",
-    track: Annotated[list[str] | None, typer.Option(help="Only this track; repeatable. None: all.")] = None,
-    detector: Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")] = "",
-    depth_model: Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")] = "",
+    images: options.Rooms = 200,
+    seed: options.Seed = 2027,
+    cad_library: options.TestLibrary = "procedural:1000000-1000019",
+    track: options.Tracks = None,
+    detector: options.BenchPredictor = "",
+    depth_model: options.BenchPredictor = "",
     masks: Annotated[str, typer.Option(help="As for sparc align; empty: the detector's.")] = "",
-    min_score: Annotated[float, typer.Option(help="Of the detections that are aligned.")] = 0.4,
+    min_score: options.MinScore = 0.4,
     weights: Annotated[Path | None, typer.Option(help="Weights file; none: the shipped one.")] = None,
     retrieval: Annotated[str, typer.Option(help="As for sparc align: shipped, size or a file.")] = "shipped",
     method: options.Method = "multi-sparc",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+    jobs: options.Jobs = 0,
     records: Annotated[bool, typer.Option(help="Also write every object's errors to records.jsonl.")] = False,
 ) -> None:
     """Boxes, depth, normals and CAD models predicted from a picture, and the poses that come of them."""

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 _runner = None  # of this worker process
@@ -26,21 +27,18 @@ def rivals(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for rivals.json, rivals.md and the plots.")],
-    images: Annotated[int, typer.Option(help="How many of the benchmark's rooms.")] = 100,
-    seed: Annotated[int, typer.Option(help="Fixes the rooms.")] = 2027,
-    cad_library: Annotated[
-        str,
-        typer.Option(help="CAD models to test on, and to choose from: a folder or procedural:FIRST-LAST."),
-    ] = "procedural:1000000-1000019",
-    track: Annotated[list[str] | None, typer.Option(help="Only this track; repeatable.")] = None,
-    detector: Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")] = "",
-    depth_model: Annotated[str, typer.Option(help="As for sparc align; empty: the shipped one.")] = "",
-    min_score: Annotated[float, typer.Option(help="Of the detections that are aligned.")] = 0.4,
+    images: options.Rooms = 100,
+    seed: options.Seed = 2027,
+    cad_library: options.TestLibrary = "procedural:1000000-1000019",
+    track: options.Tracks = None,
+    detector: options.BenchPredictor = "",
+    depth_model: options.BenchPredictor = "",
+    min_score: options.MinScore = 0.4,
     retrieval: Annotated[
         Path | None, typer.Option(help="Weights that choose the CAD models; none: the shipped ones.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+    jobs: options.Jobs = 0,
     threads: Annotated[int, typer.Option(help="Of the latencies, measured alone; 0: all cores.")] = 0,
     repeats: Annotated[int, typer.Option(help="Of each latency; 0: none is measured.")] = 10,
 ) -> None:

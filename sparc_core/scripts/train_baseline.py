@@ -11,7 +11,7 @@ import typer
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 from sparc_core.scripts.libraries import open_libraries
-from sparc_core.scripts.training_run import RunOptions, TrainingRun
+from sparc_core.scripts.training_run import RunOptions, train_predictor
 
 app = typer.Typer(help="Train the methods to compare with.", no_args_is_help=True)
 
@@ -98,7 +98,7 @@ def roca(
         network.load_state_dict(trainer.averaged)
         return measure_on_regions(Roca(network), unseen)
 
-    _run(told, settings, trainer, figures)
+    train_predictor(told, settings, trainer, figures)
 
 
 @app.command()
@@ -148,7 +148,7 @@ def mask2cad(
         network.load_state_dict({name: value.cpu() for name, value in trainer.averaged.items()})
         return measure_mask2cad(network, unseen_models, batches, models)
 
-    _run(told, settings, trainer, figures)
+    train_predictor(told, settings, trainer, figures)
 
 
 def measure_on_regions(estimator, store) -> dict[str, float]:
@@ -168,16 +168,3 @@ def measure_on_regions(estimator, store) -> dict[str, float]:
         **measure_estimator(estimator, batches(SENSOR_ONLY), "sensor_"),
         **measure_estimator(estimator, batches(PREDICTED_ONLY), "predicted_"),
     }
-
-
-def _run(told: RunOptions, settings, trainer, figures) -> None:
-    """Train to the end; the averaged weights are written with the network's configuration."""
-    from sparc_core.perception.predictor_file import save_predictor
-
-    def write(path: Path) -> None:
-        save_predictor(path, trainer.averaged, settings.network, half=True)
-
-    with report_bad_input():
-        run = TrainingRun(told, settings, trainer, figures, write)
-        run.start()
-    run.go()

@@ -12,7 +12,7 @@ import typer
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 from sparc_core.scripts.libraries import open_libraries
-from sparc_core.scripts.training_run import RunOptions, TrainingRun
+from sparc_core.scripts.training_run import RunOptions, train_predictor
 
 app = typer.Typer(help="Render pictures and train the predictors that see RGB alone.", no_args_is_help=True)
 
@@ -167,7 +167,7 @@ def retrieval(
         retriever = Retriever(network, CadTensors.from_library(unseen))
         return measure_retrieval(unseen, {"learned": retriever.ranking}, VALIDATE // 2)["learned"]
 
-    _run(told, settings, trainer, figures)
+    train_predictor(told, settings, trainer, figures)
 
 
 def _train(
@@ -188,17 +188,4 @@ def _train(
         network.load_state_dict(trainer.averaged)
         return measure(network, unseen, settings)
 
-    _run(told, settings, trainer, figures)
-
-
-def _run(told: RunOptions, settings, trainer, figures) -> None:
-    """Train to the end; the averaged weights are written with the network's configuration."""
-    from sparc_core.perception.predictor_file import save_predictor
-
-    def write(path: Path) -> None:
-        save_predictor(path, trainer.averaged, settings.network, half=True)
-
-    with report_bad_input():
-        run = TrainingRun(told, settings, trainer, figures, write)
-        run.start()
-    run.go()
+    train_predictor(told, settings, trainer, figures)

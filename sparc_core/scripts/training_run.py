@@ -12,6 +12,8 @@ from pathlib import Path
 
 import typer
 
+from sparc_core.scripts.errors import report_bad_input
+
 CHECKPOINT_EVERY_S = 180.0
 VALIDATE_EVERY_S = 600.0
 
@@ -185,3 +187,16 @@ class TrainingRun:
 
     def _interrupt(self, *_) -> None:
         self.interrupted = True
+
+
+def train_predictor(told: RunOptions, settings, trainer, figures: Callable[[], dict]) -> None:
+    """Train to the end; the averaged weights are written with the network's configuration."""
+    from sparc_core.perception.predictor_file import save_predictor
+
+    def write(path: Path) -> None:
+        save_predictor(path, trainer.averaged, settings.network, half=True)
+
+    with report_bad_input():
+        run = TrainingRun(told, settings, trainer, figures, write)
+        run.start()
+    run.go()

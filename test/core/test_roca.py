@@ -1,4 +1,4 @@
-"""ROCA: Procrustes, network, losses, training, and its poses in the aligner's place or as its starts."""
+"""ROCA: network, losses and training."""
 
 import dataclasses
 import json
@@ -7,19 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from baseline_fixtures import pictures, reader, region_folder, store
-from builders import furniture, random_poses
-from scipy.spatial.transform import Rotation
+from baseline_fixtures import region_folder, store
 from typer.testing import CliRunner
 
-from sparc_core.baselines.procrustes import nearest_rotation, weighted_procrustes
 from sparc_core.baselines.roca import MIN_CELLS, Roca, RocaConfig, RocaNet, RocaOutput, point_range
-from sparc_core.baselines.single_shot import NO_ESTIMATE, Estimate, SingleShotAligner, SingleShotConfig
-from sparc_core.evaluation.single_shot import measure_estimator
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import rotation_y
 from sparc_core.perception.predictor_file import save_predictor
-from sparc_core.pipeline import Aligner
 from sparc_core.scripts.main import app
 from sparc_core.synth.corrupt import NoiseConfig
 from sparc_core.training.predictor_trainer import PredictorTrainConfig
@@ -33,7 +27,6 @@ from sparc_core.training.roca import (
     roca_losses,
     with_extents_of,
 )
-from sparc_core.types import CATEGORIES, Camera, Detection
 
 NETWORK = RocaConfig(feature_channels=8, code=24, hidden=24)
 
@@ -43,72 +36,9 @@ def batch_of(count=None, noise=None, seed=0):
     return region_batch(store(), rows, noise or RegionNoise(), torch.Generator().manual_seed(seed))
 
 
-def points(seed, *shape):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
-
-
 def settings_of(steps, **changes):
     train = PredictorTrainConfig(steps=steps, pictures=8, learning_rate=3e-3, precision="fp32", **changes)
     return with_extents_of(RocaTraining(NETWORK, train), store())
-
-
-# --- Procrustes
-
-
-def test_procrustes_agrees_with_scipy_on_weighted_noisy_points():
-    source, target, weight = points(0, 5, 20, 3), points(1, 5, 20, 3), points(2, 5, 20).abs()
-    R, shift = weighted_procrustes(source, target, weight)
-    for i in range(5):
-        expected, _ = Rotation.align_vectors(target[i].numpy(), source[i].numpy(), weight[i].numpy())
-        np.testing.assert_allclose(R[i], expected.as_matrix(), atol=1e-9)
-        mean, to = (np.average(x[i], axis=0, weights=weight[i]) for x in (source, target))
-        np.testing.assert_allclose(shift[i], to - expected.apply(mean), atol=1e-9)
-
-
-def test_exact_coordinates_give_the_exact_pose():
-    pose = random_poses(6)
-    noc = points(3, 6, 30, 3).clamp(-0.5, 0.5)
-    about = pose.transform(noc) - pose.T[:, None]
-    weight = points(4, 6, 30).abs()
-    R, shift = weighted_procrustes(noc * pose.S[:, None], about, weight)
-    torch.testing.assert_close(R, pose.R, atol=1e-9, rtol=0)
-    torch.testing.assert_close(shift, torch.zeros_like(shift), atol=1e-9, rtol=0)
-    # where the first translation is a little off, the shift brings it back
-    off = 0.01 * points(5, 6, 1, 3)
-    R, shift = weighted_procrustes(noc * pose.S[:, None], about - off, weight)
-    left = (shift + off[:, 0]).norm(dim=-1)
-    assert (left < 0.5 * off[:, 0].norm(dim=-1)).all()
-
-
-def test_a_mirrored_best_fit_is_not_a_rotation_and_not_given():
-    M = torch.diag(torch.tensor([3.0, 2.0, -1.0], dtype=torch.float64))[None]
-    assert float(torch.linalg.det(nearest_rotation(M))) == pytest.approx(1)
-    expected, _ = Rotation.align_vectors(np.eye(3) * [3, 2, -1], np.eye(3))
-    np.testing.assert_allclose(nearest_rotation(M)[0], expected.as_matrix(), atol=1e-9)
-
-
-def test_the_gradient_of_the_rotation_is_that_of_finite_differences():
-    M = points(6, 8, 3, 3).requires_grad_()
-    assert (torch.linalg.det(M) < 0).any() and (torch.linalg.det(M) > 0).any()
-    assert torch.autograd.gradcheck(nearest_rotation, (M,), atol=1e-6)
-    # equal singular values, where the derivative of the SVD itself is infinite
-    turned = torch.from_numpy(Rotation.random(3, np.random.default_rng(0)).as_matrix()).requires_grad_()
-    assert torch.autograd.gradcheck(nearest_rotation, (turned,), atol=1e-6)
-
-
-@pytest.mark.parametrize("rank", [0, 1, 2])
-def test_gradients_stay_finite_where_the_rotation_is_not_determined(rank):
-    basis = torch.eye(3)
-    M = sum((basis[i][:, None] * basis[i][None] for i in range(rank)), torch.zeros(3, 3))
-    M = (-M if rank == 2 else M)[None].requires_grad_()
-    R = nearest_rotation(M)
-    (R * torch.arange(9.0).view(3, 3)).sum().backward()
-    assert torch.isfinite(R).all() and torch.isfinite(M.grad).all()
-    source, target = torch.zeros(2, 5, 3, requires_grad=True), torch.zeros(2, 5, 3)
-    weight = torch.zeros(2, 5, requires_grad=True)
-    R, shift = weighted_procrustes(source, target, weight)
-    (R.sum() + shift.sum()).backward()
-    assert not shift.any() and torch.isfinite(source.grad).all() and torch.isfinite(weight.grad).all()
 
 
 # --- network
@@ -321,121 +251,3 @@ def test_weights_come_back_and_wrong_ones_are_named(tmp_path):
             dataclasses.replace(NETWORK, **change)
     with pytest.raises(ValueError, match="roca loss noc must not be negative, got -1"):
         RocaLossConfig(noc=-1)
-
-
-# --- in the aligner's place
-
-
-class Planned:
-    """Estimates that are known beforehand, by category."""
-
-    name = "planned"
-
-    def __init__(self, poses, enough=True):
-        self.poses, self.enough = poses, enough
-
-    def estimate(self, regions):
-        self.regions = regions
-        poses = [self.poses[CATEGORIES[c]] for c in regions.category.tolist()]
-        return Estimate(
-            Pose(*(torch.stack([torch.tensor(p[i]) for p in poses]) for i in range(3))),
-            torch.full((len(poses),), self.enough),
-        )
-
-
-@pytest.fixture
-def scene():
-    """A picture of at least two categories, the first object of each, its camera and detections."""
-    picture = next(
-        p for p in map(pictures().read, range(8)) if len({o.category for o in p.objects}) > 1
-    )  # fmt: skip
-    first = {o.category: o for o in reversed(picture.objects)}
-    detections = [Detection((1.0, 1.0, 9.0, 9.0), "lamp")]
-    detections += [Detection(o.box_xyxy, c, 0.7, o.model_id) for c, o in first.items()]
-    return picture, Camera(96, 72, *picture.intrinsics), detections, first
-
-
-def test_every_detection_gets_the_pose_of_its_own_region(scene):
-    picture, camera, detections, first = scene
-    planned = Planned({c: (o.R, o.T_m, o.S_m) for c, o in first.items()})
-    baseline = SingleShotAligner(planned, reader(), furniture())
-    result = baseline.align(picture.rgb, camera, detections, picture.depth_m, depth_predicted=True)
-    assert [o.detection for o in result.objects] == list(range(1, len(detections)))
-    assert [(s.detection, s.reason) for s in result.skipped] == [(0, "category 'lamp' is none of the nine")]
-    for o, (category, true) in zip(result.objects, first.items(), strict=True):
-        assert (o.category, o.model_id, o.score, o.start) == (category, true.model_id, 0.7, "planned")
-        np.testing.assert_allclose(o.T_m, true.T_m, atol=1e-5)
-        np.testing.assert_allclose(o.R, true.R, atol=1e-5)
-    assert planned.regions.depth_predicted.all()
-    planned.enough = False
-    none = baseline.align(picture.rgb, camera, detections[1:], picture.depth_m)
-    assert not none.objects and {s.reason for s in none.skipped} == {NO_ESTIMATE}
-    with pytest.raises(ValueError, match="image_rgb is"):
-        baseline.align(picture.rgb[:10], camera, detections, picture.depth_m)
-
-
-def test_without_depth_there_is_no_estimate(scene):
-    picture, camera, detections, _ = scene
-    baseline = SingleShotAligner(Roca(RocaNet(NETWORK)), reader(), furniture())
-    result = baseline.align(picture.rgb, camera, detections[1:])
-    assert not result.objects and {s.reason for s in result.skipped} == {NO_ESTIMATE}
-    assert baseline.align(picture.rgb, camera, []).objects == ()
-
-
-def test_a_detection_that_names_no_model_gets_one_of_its_category(scene):
-    picture, camera, detections, first = scene
-    planned = Planned({c: (o.R, o.T_m, o.S_m) for c, o in first.items()})
-    unnamed = [dataclasses.replace(d, model_id=None) for d in detections[1:]]
-    result = SingleShotAligner(planned, reader(), furniture()).align(
-        picture.rgb, camera, unnamed, picture.depth_m
-    )
-    assert all(o.model_id.startswith(o.category) for o in result.objects) and result.objects
-
-
-@pytest.mark.parametrize("mode", ["free", "uniform", "fixed"])
-def test_scale_modes_bind_the_scale(scene, mode):
-    picture, camera, detections, first = scene
-    name, true = next(iter(first.items()))
-    model = furniture().models[furniture().index_of(true.model_id)]
-    stretched = (model.extents_m * [1.0, 2.0, 4.0]).tolist()
-    baseline = SingleShotAligner(
-        Planned({name: (true.R, true.T_m, stretched)}), reader(), furniture(), config=SingleShotConfig(mode)
-    )
-    found = baseline.align(picture.rgb, camera, detections[1:2], picture.depth_m).objects[0].S_m
-    expected = {"free": [1.0, 2.0, 4.0], "uniform": [2.0, 2.0, 2.0], "fixed": [1.0, 1.0, 1.0]}[mode]
-    np.testing.assert_allclose(found / model.extents_m, expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="scale_mode must be one of"):
-        SingleShotConfig("large")
-
-
-def test_its_poses_are_starts_of_the_refinement(scene):
-    picture, camera, detections, first = scene
-    planned = Planned({c: (o.R, o.T_m, o.S_m) for c, o in first.items()})
-    baseline = SingleShotAligner(planned, reader(), furniture())
-    known = detections[1:]
-    starts = baseline.starts(picture.rgb, camera, detections, picture.depth_m)
-    assert starts[0] is None and not any(s.search for s in starts[1:])
-    np.testing.assert_allclose(starts[1].T_m, next(iter(first.values())).T_m, atol=1e-5)
-    aligner = Aligner.load(cad_library=furniture(), device="cpu")
-    result = aligner.align(picture.rgb, camera, known, picture.depth_m, starts=starts[1:])
-    assert {o.start for o in result.objects} == {"track"}
-    beside = baseline.starts(picture.rgb, camera, known, picture.depth_m, search_beside=True)
-    assert all(s.search for s in beside)
-
-
-def test_figures_of_an_estimator_by_hand():
-    truth = random_poses(4, dtype=torch.float32)
-    shift = torch.tensor([[0.05, 0, 0], [0.15, 0, 0], [0.5, 0, 0], [0.0, 0, 0]])
-
-    class Shifted:
-        def estimate(self, regions):
-            enough = torch.tensor([True, True, True, False])
-            return Estimate(Pose(truth.R, truth.T + shift, truth.S), enough)
-
-    visible = torch.tensor([0.9, 0.2, 0.9, 0.9])
-    rows = [(batch_of(4).regions, truth, torch.ones(4, dtype=torch.int64), visible)]
-    found = measure_estimator(Shifted(), rows, "a_")
-    assert found["a_right"] == 0.5 and found["a_right_10"] == 0.25 and found["a_objects"] == 4
-    assert found["a_right_well_visible"] == pytest.approx(1 / 3, abs=1e-4)
-    assert found["a_translation_m"] == pytest.approx(0.15, abs=1e-4) and found["a_rotation_deg"] < 0.1
-    assert found["a_scale"] == 0
