@@ -324,14 +324,14 @@ def test_one_step_with_the_papers_optimiser_lowers_the_loss_of_the_same_samples(
 
 
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(open_trainer):
-    whole = open_trainer()
+    whole = open_trainer(images=2)  # of three frames, so that the second batch has another one
     whole.run(lambda metrics: None)
-    first = open_trainer()
+    first = open_trainer(images=2)
     first.run(lambda metrics: None, stop=lambda: first.step >= 2)
     assert (whole.step, first.step) == (4, 2)
     file = io.BytesIO()
     torch.save(first.state(), file)
-    second = open_trainer()
+    second = open_trainer(images=2)
     second.load_state(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     second.run(lambda metrics: None)
     for name, value in whole.network.state_dict().items():

@@ -177,6 +177,15 @@ def test_the_fused_pose_is_better_than_the_best_single_one_and_steadier():
     assert np.mean(turns) < 2.0  # single ones are 7° off
 
 
+def test_the_fused_pose_is_given_in_the_frame_of_a_turned_camera():
+    turned = Rotation.from_euler("y", 50, degrees=True).as_matrix()
+    world = World({"chair": placed(0.2, R=turned)}, noise_m=0.0, noise_deg=0.0)
+    last = world.play(mapped(world), ways(12, ["chair"], yaw=0.3))[-1]["chair"][1]
+    T = camera_at(0.11, 0.3)
+    np.testing.assert_allclose(in_room(last, T), (0.2, 0, 3.0), atol=0.01)
+    np.testing.assert_allclose(T[:3, :3] @ last.R, turned, atol=0.01)
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_ids_return_after_leaving_the_view_only_with_a_map(live):
     world = World({"chair": placed(0.0), "table": placed(1.0, category="table")})
