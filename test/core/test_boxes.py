@@ -1,0 +1,25 @@
+"""Overlap of boxes."""
+
+import numpy as np
+
+from sparc_core.geometry.boxes import box_iou
+
+
+def test_box_iou_by_hand():
+    a = [(0, 0, 10, 10), (2, 2, 4, 4), (np.nan,) * 4]
+    b = [(5, 0, 15, 10), (10, 0, 20, 10), (0, 0, 10, 10)]
+    np.testing.assert_allclose(box_iou(a, b), [[50 / 150, 0, 1], [0, 0, 0.04], [0, 0, 0]])
+
+
+def test_one_box_and_none_have_a_matrix_too():
+    assert box_iou((0, 0, 10, 10), np.zeros((0, 4))).shape == (1, 0)
+    assert box_iou((0, 0, 10, 10), (2, 2, 4, 4)).shape == (1, 1)
+
+
+def test_an_empty_box_overlaps_nothing():
+    assert box_iou([(5, 5, 5, 5)], [(5, 5, 5, 5)]) == 0
+
+
+def test_what_is_given_is_not_changed_and_counted_in_double_precision():
+    given = np.array([(0, 0, 10, 10)], np.float32)
+    assert box_iou(given, given).dtype == np.float64 and given.tolist() == [[0, 0, 10, 10]]
