@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from sparc_core.baselines.mask2cad import Mask2CadConfig
-from sparc_core.baselines.mask2cad_aligner import Mask2Cad, Mask2CadAligner
+from sparc_core.baselines.mask2cad_aligner import Mask2CadAligner
 from sparc_core.baselines.reader import RegionReader
 from sparc_core.baselines.roca import Roca, RocaConfig
 from sparc_core.baselines.single_shot import SingleShotAligner, SingleShotConfig
@@ -216,8 +216,7 @@ def _read_roca(path: Path, setting: Setting, options: dict) -> SingleShotAligner
 
 def _read_mask2cad(path: Path, setting: Setting, options: dict) -> Mask2CadAligner:
     config = from_dict(SingleShotConfig, options, f"options of {path}")
-    mask2cad, reader = Mask2Cad.load(path, setting.device), RegionReader.load(None, setting.device)
-    return Mask2CadAligner(mask2cad, reader, setting.library, setting.device, config)
+    return Mask2CadAligner.load(path, setting.library, None, setting.device, config)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ _METHOD = (
     "poses of a single-shot FIRST instead of searching, FIRST+search+FILE beside a search. Options follow "
     "behind commas: shipped,depth_fit=false."
 )
-Method = Annotated[str, typer.Option(help=f"What aligns, {_METHOD}")]
+Method = Annotated[str, typer.Option(help=f"What aligns: {_METHOD}")]
 Methods = Annotated[
     list[str],
     typer.Option(
