@@ -26,11 +26,14 @@ import typer
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.config import from_dict, load_yaml
+from sparc_core.device import find_device
 from sparc_core.evaluation.bench import BenchConfig, BenchRunner
 from sparc_core.evaluation.bench_report import TrackRecords, summarise_track
 from sparc_core.evaluation.machine import describe_machine
+from sparc_core.evaluation.methods import MethodSpec
 from sparc_core.pipeline import AlignerConfig
 from sparc_core.refine.model import save_weights
+from sparc_core.scripts import options
 from sparc_core.training.train import TrainConfig, Trainer
 
 TRACKS = ("perfect, right model", "sensor, right model", "sensor, similar model", "mono, right model")
@@ -64,11 +67,11 @@ def main(
     ] = None,
     hold_out: Annotated[list[str] | None, typer.Option(help="Leave out ids that begin so.")] = None,
     images: Annotated[int, typer.Option(help="Rooms of the benchmark.")] = 200,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: options.Device = "cpu",
     jobs: Annotated[int, typer.Option(help="Rows at a time; 0: one a core, or one on a GPU.")] = 0,
 ) -> None:
     """Train and measure every row."""
-    file = load_yaml(rows_file)
+    file, device = load_yaml(rows_file), find_device(device)
     chosen = [r for r in file["rows"] if not row or r["name"] in row]
     if not chosen:
         raise typer.BadParameter(f"no row is called {row}; there are {[r['name'] for r in file['rows']]}")
@@ -119,7 +122,7 @@ def _run(task: Task) -> tuple[str, float | None]:
         network, seconds = trainer.averaged_network(), seconds + trainer.elapsed_s
     weights = task.out / "weights.safetensors"
     save_weights(weights, network.state_dict(), task.config.model)
-    runner = BenchRunner(task.bench, weights, task.device, AS_TRAINED)
+    runner = BenchRunner(task.bench, MethodSpec.of_file(weights, AS_TRAINED), task.device)
     records = [record for number in range(task.bench.images) for record in runner.run(number)]
     result = {
         "row": task.row,
@@ -143,7 +146,8 @@ def _measure_latency(task: Task) -> None:
         return
     torch.set_num_threads(1)
     bench = dataclasses.replace(task.bench, images=LATENCY_ROOMS, tracks=(TRACKS[1],))
-    runner = BenchRunner(bench, task.out / "weights.safetensors", task.device, AS_TRAINED)
+    method = MethodSpec.of_file(task.out / "weights.safetensors", AS_TRAINED)
+    runner = BenchRunner(bench, method, task.device)
     runner.run(0)  # the first image pays for what is set up once
     times = [runner.run(number)[0]["alignment_ms"] for number in range(LATENCY_ROOMS)]
     result["alignment_ms"] = round(float(np.median(times)), 1)

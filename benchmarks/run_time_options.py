@@ -79,7 +79,7 @@ def main(
 def _start(images: int, weights: Path | None, rows: dict[str, dict]) -> None:
     global _runner
     torch.set_num_threads(1)
-    _runner = BenchRunner(BenchConfig(images=images, tracks=(TRACK,)), weights)
+    _runner = BenchRunner(BenchConfig(images=images, tracks=(TRACK,)))
     for name, row in rows.items():
         options = {key: value for key, value in row.items() if key != "gravity"}
         aligner = Aligner.load(weights, _runner.library, device="cpu", config=AlignerConfig(**options))

@@ -16,6 +16,7 @@ import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
+from sparc_core.device import find_device
 from sparc_core.perception.prepare import PreparedImage, prepare_image
 from sparc_core.refine.batch import build_search
 from sparc_core.refine.depth_fit import PREDICTED, SENSOR, fit_search_results
@@ -128,21 +129,20 @@ class Aligner:
 
         retrieval: how CAD models are chosen for detections that name none: by "size", or by their look, with
         the "shipped" weights or a file of `sparc train-perception retrieval`. device: "auto" (CUDA where
-        there is one), "cpu" or "cuda". Raises ValueError for weights that cannot be read or do not fit their
-        config, and for "cuda" without a usable GPU.
+        there is one), "cpu", "cuda" or "cuda:N". Raises ValueError for weights that cannot be read or do not
+        fit their config, and for a GPU that is not there.
         """
-        if device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is 'cuda', but PyTorch finds no usable CUDA device here")
-        chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        chosen = find_device(device)
         network, model_config = load_network(Path(weights) if weights else SHIPPED_WEIGHTS, chosen)
         library = cad_library if cad_library is not None else CadLibrary.open("procedural")
         aligner = cls(network, model_config, library, torch.device(chosen), config or AlignerConfig())
-        if retrieval != "size":
-            file = SHIPPED_RETRIEVAL if retrieval == "shipped" else Path(retrieval)
-            aligner.retriever = Retriever.load(file, aligner.cad)
+        aligner.choose_models_by(retrieval)
         return aligner
+
+    def choose_models_by(self, retrieval: Path | str) -> None:
+        """See `load`. Raises ValueError naming a file that cannot be read."""
+        file = retrieval_file(retrieval)
+        self.retriever = Retriever.load(file, self.cad) if file else None
 
     @torch.no_grad()
     def align(
@@ -241,3 +241,10 @@ class Aligner:
                 best.R, best.T_m, best.S_m, score, best.start,
             ))  # fmt: skip
         return objects
+
+
+def retrieval_file(retrieval: Path | str) -> Path | None:
+    """The weights that choose CAD models: of a file, the "shipped" ones, None for "size"."""
+    if retrieval == "size":
+        return None
+    return SHIPPED_RETRIEVAL if retrieval == "shipped" else Path(retrieval)

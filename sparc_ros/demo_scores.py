@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.symmetry import turn_angles_rad
-from sparc_core.tracking.association import box_iou
+from sparc_core.geometry.boxes import box_iou
 from sparc_ros.transform_adapter import matrix_from_pose
 
 # Scan2CAD's thresholds for a right alignment: centimetres, degrees, per cent.

@@ -100,11 +100,17 @@ class Mask2CadAligner(SingleShotAligner):
 
     @classmethod
     def load(
-        cls, weights: Path, library: CadLibrary, detector: Path | None = None, device="cpu"
+        cls,
+        weights: Path,
+        library: CadLibrary,
+        detector: Path | None = None,
+        device="cpu",
+        config: SingleShotConfig | None = None,
     ) -> Mask2CadAligner:
         """weights: a file of `sparc train-baseline mask2cad`; detector: the one whose regions it was trained
         on, None for the shipped one. Raises ValueError naming a file that does not fit."""
-        return cls(Mask2Cad.load(weights, device), RegionReader.load(detector, device), library, device)
+        reader = RegionReader.load(detector, device)
+        return cls(Mask2Cad.load(weights, device), reader, library, device, config)
 
     def _models(
         self, prepared: PreparedImage, kept: list[Detection], regions: Regions, found: Mask2CadEstimate

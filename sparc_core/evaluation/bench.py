@@ -1,25 +1,24 @@
 """The open benchmark: fixed rooms, seen perfectly, by a depth camera, or by predictors from one image, each
 with the right CAD model and with a similar one.
 
-Every track sees the same rooms through the same jittered boxes, and every image goes through
-`Aligner.align` as a user's would. `BenchRunner` does single images, so that processes can share the work.
+Every track sees the same rooms through the same jittered boxes, and every image goes through a method's
+`align` as a user's would. `BenchRunner` does single images, so that processes can share the work.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
+from sparc_core.device import find_device
 from sparc_core.evaluation.mesh_score import surface_f1
-from sparc_core.evaluation.methods import OURS, method_of
+from sparc_core.evaluation.methods import OURS, MethodSpec, Setting
 from sparc_core.evaluation.report import poses_of
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer
 from sparc_core.geometry.errors import pose_errors
-from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.synth.corrupt import NoiseConfig, draw_noise
 from sparc_core.synth.scenes import SceneConfig
 from sparc_core.types import Detection
@@ -89,26 +88,23 @@ class BenchConfig:
 
 
 class BenchRunner:
-    """Runs one network over the rooms of the benchmark, image by image."""
+    """Runs one method over the rooms of the benchmark, image by image."""
 
     def __init__(
         self,
         config: BenchConfig,
-        weights: Path | str | None = None,
+        method: MethodSpec = OURS,
         device: str = "cpu",
-        aligner: AlignerConfig | None = None,
-        method: str = OURS,
     ):
-        """method: see `method_of`."""
+        """device: as for `find_device`. Raises ValueError for a method that cannot be read."""
         self.config, self.library = config, config.open_library()
         self.tracks = [track for track in TRACKS if track.name in config.tracks]
-        options = aligner or AlignerConfig()
         self.rooms = RoomRenderer(self.library, config.layout, config.seed)
         exact = replace(config.layout, scale_jitter=0.0, axis_jitter=0.0)
         self.true_size_rooms = RoomRenderer(self.library, exact, config.seed)
+        setting = Setting(self.library, find_device(device))
         self.free, self.fixed = (
-            method_of(method, Aligner.load(weights, self.library, device=device, config=chosen))
-            for chosen in (options, replace(options, scale_mode="fixed"))
+            chosen.load(setting) for chosen in (method, method.with_options(scale_mode="fixed"))
         )
         self.similar = most_similar_models(self.library, self.free.cad)
 

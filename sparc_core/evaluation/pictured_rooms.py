@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer, silhouette_boxes
+from sparc_core.geometry.boxes import box_iou
 from sparc_core.perception.see import Seen
 from sparc_core.synth.picture_set import PicturedObject, PictureLabeller
 from sparc_core.synth.pictures import Picture, PictureConfig, PictureRenderer
@@ -125,9 +125,8 @@ def match_boxes(detections: list[Detection], boxes_xyxy: np.ndarray, categories:
     own = np.full(len(boxes_xyxy), -1)
     if not detections or not len(boxes_xyxy):
         return own
-    found = torch.tensor([d.box_xyxy for d in detections], dtype=torch.float64)
     same = np.array([[d.category == name for name in categories] for d in detections])
-    overlap = np.where(same, box_iou(found, torch.from_numpy(boxes_xyxy).double()).numpy(), 0.0)
+    overlap = np.where(same, box_iou([d.box_xyxy for d in detections], boxes_xyxy), 0.0)
     for d in np.argsort([-detection.score for detection in detections], kind="stable"):
         best = np.where(own < 0, overlap[d], 0.0).argmax()
         if own[best] < 0 and overlap[d, best] >= SAME_OBJECT_IOU:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparc_core.cad.library import CadLibrary
-from sparc_core.evaluation.methods import OURS, method_of
+from sparc_core.device import find_device
+from sparc_core.evaluation.methods import OURS, Method, MethodSpec, Setting
 from sparc_core.evaluation.perception import DepthFigures
 from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedRooms, RgbTrack, give_inputs
 from sparc_core.evaluation.pose_records import records_of
-from sparc_core.perception.see import Perception, Seen
-from sparc_core.pipeline import Aligner
+from sparc_core.perception.see import Perception, PerceptionConfig, Seen
 from sparc_core.synth.scenes import SceneConfig
 
 
@@ -43,27 +43,28 @@ class RgbBenchConfig:
 
 
 class RgbBenchRunner:
-    """Runs perception and aligner over the pictures, one by one."""
+    """Runs perception and a method over the pictures, one by one."""
 
-    def __init__(self, config: RgbBenchConfig, perception: Perception, aligner):
-        """aligner: an `Aligner`, or what takes its place (`method_of`)."""
+    def __init__(self, config: RgbBenchConfig, perception: Perception, method: Method):
         if perception.detector is None or perception.depth is None:
             raise ValueError("the benchmark needs a detector and a depth predictor")
-        self.config, self.perception, self.aligner = config, perception, aligner
+        self.config, self.perception, self.method = config, perception, method
         self.tracks = [track for track in TRACKS if track.name in config.tracks]
-        self.pictures = PicturedRooms(aligner.cad_library, config.layout, config.seed, config.min_visible)
+        self.pictures = PicturedRooms(method.cad_library, config.layout, config.seed, config.min_visible)
 
     @classmethod
     def load(
-        cls, config: RgbBenchConfig, perception, weights: Path | None, retrieval, device: str,
-        method: str = OURS,
-    ):  # fmt: skip
-        """perception: a `PerceptionConfig`; weights, retrieval: files, None for none; method: see
-        `method_of`."""
-        library = CadLibrary.open(config.cad_library)
-        aligner = Aligner.load(weights, library, device=device, retrieval=retrieval)
-        placed = method_of(method, aligner, retrieval)
-        return cls(config, Perception.load(perception, str(aligner.device)), placed)
+        cls,
+        config: RgbBenchConfig,
+        perception: PerceptionConfig,
+        method: MethodSpec = OURS,
+        retrieval: Path | str = "shipped",
+        device: str = "cpu",
+    ) -> RgbBenchRunner:
+        """retrieval: as in `Setting`; device: as for `find_device`. Raises ValueError for what cannot be
+        read."""
+        setting = Setting(CadLibrary.open(config.cad_library), find_device(device), retrieval)
+        return cls(config, Perception.load(perception, setting.device), method.load(setting))
 
     def run(self, number: int) -> dict:
         """All about one picture: {"boxes": …, "depth": …, "timing_ms": …, "objects": one record for every
@@ -91,13 +92,13 @@ class RgbBenchRunner:
         }
 
     def _run_track(self, track: RgbTrack, number: int, taken: PicturedRoom, alone: Seen):
-        given = give_inputs(track, taken, alone, self.aligner.cad_library)
-        result = self.aligner.align(
+        given = give_inputs(track, taken, alone, self.method.cad_library)
+        result = self.method.align(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, given.normals_cam,
             depth_predicted=given.depth_predicted,
         )  # fmt: skip
         named = {"track": track.name, "image": number}
         return records_of(
-            named, taken.room, given, result, self.aligner.cad_library, self.aligner.cad,
+            named, taken.room, given, result, self.method.cad_library, self.method.cad,
             self.config.well_visible,
         )  # fmt: skip

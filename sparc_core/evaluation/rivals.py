@@ -10,10 +10,11 @@ import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
+from sparc_core.device import find_device
+from sparc_core.evaluation.methods import Method, MethodSpec, Setting
 from sparc_core.evaluation.pictured_rooms import TRACKS, GivenInputs, PicturedRoom, PicturedRooms, give_inputs
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.evaluation.rgb_bench import RgbBenchConfig
-from sparc_core.evaluation.rival_methods import Method, MethodSpec
 from sparc_core.perception.prepare import prepare_image
 from sparc_core.perception.see import Perception, PerceptionConfig, Seen
 from sparc_core.pipeline import SHIPPED_RETRIEVAL, AlignerConfig
@@ -54,10 +55,9 @@ class RivalsRunner:
         retrieval: Path | None,
         device: str,
     ) -> RivalsRunner:
-        """retrieval: a file, None for the shipped one; device: "cpu" or "cuda". Raises ValueError for a file
-        that cannot be read, for names that occur twice and a device that is not there."""
-        if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-            raise ValueError(f"device must be 'cpu', or 'cuda' with a usable GPU, got {device!r}")
+        """retrieval: a file, None for the shipped one; device: as for `find_device`. Raises ValueError for a
+        file that cannot be read, for names that occur twice and a device that is not there."""
+        device = find_device(device)
         names = [spec.name for spec in specs]
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:
@@ -66,7 +66,8 @@ class RivalsRunner:
             )
         library = CadLibrary.open(config.cad_library)
         retriever = Retriever.load(retrieval or SHIPPED_RETRIEVAL, CadTensors.from_library(library, device))
-        methods = {spec.name: spec.load(library, device) for spec in specs}
+        setting = Setting(library, device)
+        methods = {spec.name: spec.load(setting) for spec in specs}
         accurate = tuple(spec.name for spec in specs if not spec.untrained)
         return cls(config, Perception.load(perception, device), library, methods, accurate, retriever)
 

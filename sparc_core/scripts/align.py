@@ -14,26 +14,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sparc_core.device import find_device
 from sparc_core.files.cameras import read_camera, read_depth_scale
 from sparc_core.files.detections import read_detections
 from sparc_core.files.images import read_depth, read_image, require_image_suffix, write_image
 from sparc_core.files.results import write_result
 from sparc_core.files.sequence import is_sequence
 from sparc_core.scripts.align_sequence import SequenceOptions, align_sequence
+from sparc_core.scripts.options import Device
 from sparc_core.types import AlignmentResult, Camera, Detection
 
 DEFAULT_DEPTH_UNITS_PER_M = 1000.0
 BAD_INPUT = 2
 SHIPPED = "shipped"  # as in perception/see.py, which takes seconds to import
 VIDEO = "Folders and videos"
-
-
-class Device(enum.StrEnum):
-    """Where the network runs; auto takes the GPU when there is one."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 class ScaleMode(enum.StrEnum):
@@ -104,7 +98,7 @@ def command(
             "weights) or by their size (size)."
         ),
     ] = SHIPPED,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    device: Device = "auto",
     scale_mode: Annotated[
         ScaleMode, typer.Option(help="free: three scales; uniform: one; fixed: the CAD model's true size.")
     ] = ScaleMode.free,
@@ -162,12 +156,12 @@ def command(
             align_sequence(
                 options,
                 lambda: _load_aligner(
-                    weights, cad_library, device.value, scale_mode.value, _scale_modes(scale_mode_of or []),
+                    weights, cad_library, device, scale_mode.value, _scale_modes(scale_mode_of or []),
                     retrieval,
                 ),
                 lambda: _load_perception(
                     detections is not None, depth is not None, detector, depth_model, masks, min_score,
-                    fill_holes, download, device.value,
+                    fill_holes, download, device,
                 ),
             )  # fmt: skip
             written = [path for path in (out, scene, map_file) if path is not None]
@@ -175,10 +169,10 @@ def command(
             return
         inputs = _read_inputs(image, camera, detections, depth, depth_scale)
         modes = _scale_modes(scale_mode_of or [])
-        aligner = _load_aligner(weights, cad_library, device.value, scale_mode.value, modes, retrieval)
+        aligner = _load_aligner(weights, cad_library, device, scale_mode.value, modes, retrieval)
         for path, reason in aligner.cad_library.skipped:
             errors.print(f"[yellow]skipped CAD file[/] {escape(str(path))}: {escape(reason)}")
-        seen = _see(inputs, detector, depth_model, masks, min_score, fill_holes, download, device.value)
+        seen = _see(inputs, detector, depth_model, masks, min_score, fill_holes, download, device)
         result = aligner.align(
             inputs.image_rgb,
             inputs.camera,
@@ -243,11 +237,7 @@ def _load_perception(
         "" if depth == "none" or (has_depth and not fill_holes) else depth,
         masks, min_score, fill_holes, download,
     )  # fmt: skip
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Perception.load(config, device)
+    return Perception.load(config, find_device(device))
 
 
 def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:

@@ -19,7 +19,6 @@ _runner = None  # of this worker process
 
 def bench(
     out: Annotated[Path, typer.Option(help="Folder for bench.json, bench.md and the plots.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights file; none: the shipped one.")] = None,
     images: Annotated[int, typer.Option(help="How many rooms; the benchmark's figures are for 1000.")] = 1000,
     seed: Annotated[int, typer.Option(help="Fixes the rooms.")] = 2027,
     cad_library: Annotated[
@@ -30,8 +29,8 @@ def bench(
         list[str] | None, typer.Option(help="Only CAD models whose id begins so, a source; repeatable.")
     ] = None,
     track: Annotated[list[str] | None, typer.Option(help="Only this track; repeatable. None: all.")] = None,
-    method: options.Method = "multi-sparc",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    method: options.Method = "shipped",
+    device: options.Device = "auto",
     jobs: Annotated[
         int, typer.Option(help="Processes; 0: one a core. Latencies are those of one thread.")
     ] = 0,
@@ -40,9 +39,11 @@ def bench(
     """Perfect, depth-camera and predicted channels, each with the right CAD model and with a similar one."""
     from rich.progress import track as progress
 
+    from sparc_core.device import find_device
     from sparc_core.evaluation.bench import TRACKS, BenchConfig
     from sparc_core.evaluation.bench_report import TrackRecords, markdown_table, summarise_track
     from sparc_core.evaluation.machine import describe_machine
+    from sparc_core.evaluation.methods import parse_trained
     from sparc_core.evaluation.plots import plot_bench
 
     with report_bad_input():
@@ -52,7 +53,8 @@ def bench(
         for path, reason in library.skipped:
             typer.echo(f"skipped {path}: {reason}", err=True)
         out.mkdir(parents=True, exist_ok=True)
-        arguments = (config, weights, device, method)
+        spec = parse_trained(method)
+        arguments = (config, spec, device)
         start_worker(*arguments)  # whatever is wrong with the arguments shows here
     jobs = min(jobs or os.cpu_count() or 1, images)
     found = []
@@ -70,9 +72,8 @@ def bench(
     facts = {
         "bench": dataclasses.asdict(config),
         "cad_models": len(library),
-        "weights": str(weights) if weights else "shipped",
-        "method": method,
-        "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
+        "method": dataclasses.asdict(spec),
+        "machine": describe_machine(find_device(device)) | {"jobs": jobs, "threads": 1},
         "tracks": summaries,
     }
     (out / "bench.json").write_text(json.dumps(facts, indent=1))
@@ -85,15 +86,15 @@ def bench(
     typer.echo(f"wrote {out}/bench.json, bench.md and plots")
 
 
-def start_worker(config, weights, device: str, method: str = "multi-sparc") -> None:
-    """Load network and CAD models once a process."""
+def start_worker(config, method, device: str) -> None:
+    """Load networks and CAD models once a process."""
     global _runner
     import torch
 
     from sparc_core.evaluation.bench import BenchRunner
 
     torch.set_num_threads(1)
-    _runner = BenchRunner(config, weights, device, method=method)
+    _runner = BenchRunner(config, method, device)
 
 
 def run_room(number: int) -> list[dict]:

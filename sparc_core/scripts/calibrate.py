@@ -31,7 +31,9 @@ def command(
     from sparc_core.evaluation.bench import TRACKS, BenchConfig
     from sparc_core.evaluation.bench_report import TrackRecords
     from sparc_core.evaluation.calibration import fit_calibration, reliability
+    from sparc_core.evaluation.methods import MethodSpec
     from sparc_core.geometry.errors import THRESHOLDS
+    from sparc_core.pipeline import AlignerConfig
     from sparc_core.refine.model import Calibration, load_network, save_weights
 
     with report_bad_input():
@@ -55,7 +57,8 @@ def command(
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "uncalibrated.safetensors"
         save_weights(plain, network.state_dict(), dataclasses.replace(model, calibration=Calibration()))
-        with context.Pool(jobs, start_worker, (config, plain, "cpu")) as pool:
+        method = MethodSpec.of_file(plain, AlignerConfig())  # as `sparc align` runs it
+        with context.Pool(jobs, start_worker, (config, method, "cpu")) as pool:
             rooms = pool.imap_unordered(run_room, range(images))
             for part in track(rooms, total=images, description="aligning"):
                 found += part

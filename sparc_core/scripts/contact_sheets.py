@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def picture_source(pictures) -> Callable:
         return taken.picture.rgb, taken.room.camera
 
     return picture_of
+
+
+def file_stem(name: str) -> str:
+    """The name of a track or method as part of a file's name."""
+    return re.sub(r"[^\w.()+-]+", "_", name)
 
 
 def write_contact_sheet(objects: list[dict], picture_of: Callable, library, path: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.bench import bench
 from sparc_core.scripts.errors import report_bad_input
 from sparc_core.scripts.retrieval_bench import retrieval
@@ -51,7 +52,7 @@ def synthetic(
     untrained: Annotated[
         bool, typer.Option(help="Also the network before training, and the start poses.")
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write all figures as JSON.")] = None,
 ) -> None:
     """Print accuracy at 20 cm / 20° / 20 % and the stricter regimes, with right CAD models given."""

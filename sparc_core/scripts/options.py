@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.device import check_device
+
+
+def _checked_device(name: str) -> str:
+    try:
+        return check_device(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
 
 def yaml_of(kind: str):
     """The option of a YAML file with a configuration dataclass."""
@@ -25,18 +34,29 @@ Pictures = Annotated[Path, typer.Option(help="Folder of pictures to train on.")]
 UnseenPictures = Annotated[Path, typer.Option(help="Folder of pictures to validate on.")]
 
 Out = Annotated[Path, typer.Option(help="Folder for weights, config, log and checkpoint.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, or cuda:N for one of several GPUs; auto takes the GPU when there is one.",
+        callback=_checked_device,
+    ),
+]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's choice.")]
 StopAfterMin = Annotated[float, typer.Option(help="Save and stop after this many minutes; resume later.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")]
 Init = Annotated[
     Path | None, typer.Option(help="Start from the weights of this file instead of random ones.")
 ]
-Method = Annotated[
-    str,
+_METHOD = (
+    "[NAME=]FILE: shipped, or weights of sparc pretrain, finetune or train-baseline. FIRST+FILE refines the "
+    "poses of a single-shot FIRST instead of searching, FIRST+search+FILE beside a search. Options follow "
+    "behind commas: shipped,depth_fit=false."
+)
+Method = Annotated[str, typer.Option(help=f"What aligns: {_METHOD}")]
+Methods = Annotated[
+    list[str],
     typer.Option(
-        help="What aligns: multi-sparc or a baseline, roca:FILE or mask2cad:FILE; start:roca:FILE and "
-        "beside:roca:FILE refine its poses instead of searching, or beside a search."
+        help=f"{_METHOD} A YAML file of sparc pretrain has random weights and is only timed. Repeatable."
     ),
 ]
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 
@@ -27,7 +28,7 @@ def command(
     masks: Annotated[str, typer.Option(help="sam:FILE: masks by segment-anything.")] = "",
     min_score: Annotated[float, typer.Option(help="Objects whose best σ is below are left out.")] = 0.5,
     min_sightings: Annotated[int, typer.Option(help="Objects seen in fewer frames are left out.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Align every frame, find out which sightings are one object, and fuse them in the world frame."""
     from rich.progress import track

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 
@@ -18,7 +19,7 @@ def retrieval(
     cad_library: Annotated[
         str, typer.Option(help="CAD models unseen in training: a folder or procedural:FIRST-LAST.")
     ] = "procedural:1000000-1000019",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write all figures as JSON.")] = None,
 ) -> None:
     """Top-1 and top-5 among the CAD models of the category, from true boxes and a depth camera."""

@@ -27,17 +27,18 @@ def rgb(
     depth_model: options.BenchPredictor = "",
     masks: Annotated[str, typer.Option(help="As for sparc align; empty: the detector's.")] = "",
     min_score: options.MinScore = 0.4,
-    weights: Annotated[Path | None, typer.Option(help="Weights file; none: the shipped one.")] = None,
     retrieval: Annotated[str, typer.Option(help="As for sparc align: shipped, size or a file.")] = "shipped",
-    method: options.Method = "multi-sparc",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    method: options.Method = "shipped",
+    device: options.Device = "auto",
     jobs: options.Jobs = 0,
     records: Annotated[bool, typer.Option(help="Also write every object's errors to records.jsonl.")] = False,
 ) -> None:
     """Boxes, depth, normals and CAD models predicted from a picture, and the poses that come of them."""
     from rich.progress import track as progress
 
+    from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
+    from sparc_core.evaluation.methods import parse_trained
     from sparc_core.evaluation.rgb_bench import TRACKS, RgbBenchConfig
     from sparc_core.evaluation.rgb_report import markdown, summarise
     from sparc_core.perception.see import SHIPPED, PerceptionConfig
@@ -46,7 +47,8 @@ def rgb(
         names = tuple(track) if track else tuple(t.name for t in TRACKS)
         config = RgbBenchConfig(images, seed, cad_library, names)
         perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, masks, min_score)
-        arguments = (config, perception, weights, retrieval, device, method)
+        spec = parse_trained(method)
+        arguments = (config, perception, spec, retrieval, device)
         start_worker(*arguments)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
     jobs = min(jobs or os.cpu_count() or 1, images)
@@ -56,10 +58,9 @@ def rgb(
     facts = {
         "bench": dataclasses.asdict(config),
         "perception": dataclasses.asdict(perception),
-        "weights": str(weights) if weights else SHIPPED,
+        "method": dataclasses.asdict(spec),
         "retrieval": retrieval,
-        "method": method,
-        "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
+        "machine": describe_machine(find_device(device)) | {"jobs": jobs, "threads": 1},
         **summary,
     }
     (out / "rgb.json").write_text(json.dumps(facts, indent=1))
@@ -77,7 +78,7 @@ def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
     from sparc_core.evaluation.picture_plots import plot_rankings
     from sparc_core.evaluation.pictured_rooms import TRACKS
     from sparc_core.evaluation.plots import plot_bench
-    from sparc_core.scripts.contact_sheets import picture_source, write_contact_sheet
+    from sparc_core.scripts.contact_sheets import file_stem, picture_source, write_contact_sheet
 
     plot_bench(summaries, out)
     picture_of = picture_source(_runner.pictures)
@@ -87,12 +88,12 @@ def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
         plot_rankings(ranked, out / "ranking.png")
     for summary in summaries:
         rows = [record for record in objects if record["track"] == summary["track"]]
-        path = out / f"cases_{summary['track'].replace(', ', '_').replace(' ', '_')}.jpg"
-        if not write_contact_sheet(rows, picture_of, _runner.aligner.cad_library, path):
+        path = out / f"cases_{file_stem(summary['track'])}.jpg"
+        if not write_contact_sheet(rows, picture_of, _runner.method.cad_library, path):
             typer.echo(f"{summary['track']}: nothing aligned is well visible; no contact sheet", err=True)
 
 
-def start_worker(config, perception, weights, retrieval: str, device: str, method: str) -> None:
+def start_worker(config, perception, method, retrieval: str, device: str) -> None:
     """Load networks and CAD models once a process."""
     global _runner
     import torch
@@ -100,7 +101,7 @@ def start_worker(config, perception, weights, retrieval: str, device: str, metho
     from sparc_core.evaluation.rgb_bench import RgbBenchRunner
 
     torch.set_num_threads(1)
-    _runner = RgbBenchRunner.load(config, perception, weights, retrieval, device, method)
+    _runner = RgbBenchRunner.load(config, perception, method, retrieval, device)
 
 
 def run_room(number: int) -> dict:

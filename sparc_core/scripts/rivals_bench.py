@@ -18,14 +18,7 @@ _runner = None  # of this worker process
 
 
 def rivals(
-    method: Annotated[
-        list[str],
-        typer.Option(
-            help="NAME=WEIGHTS of any kind ('shipped': ours); NAME=FIRST+WEIGHTS refines the poses of a "
-            "first method; NAME=CONFIG.yaml has random weights and is only timed. Options of the aligner "
-            "follow behind commas: NAME=shipped,depth_fit=false. Repeatable."
-        ),
-    ],
+    method: options.Methods,
     out: Annotated[Path, typer.Option(help="Folder for rivals.json, rivals.md and the plots.")],
     images: options.Rooms = 100,
     seed: options.Seed = 2027,
@@ -37,7 +30,7 @@ def rivals(
     retrieval: Annotated[
         Path | None, typer.Option(help="Weights that choose the CAD models; none: the shipped ones.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: options.Device = "cpu",
     jobs: options.Jobs = 0,
     threads: Annotated[int, typer.Option(help="Of the latencies, measured alone; 0: all cores.")] = 0,
     repeats: Annotated[int, typer.Option(help="Of each latency; 0: none is measured.")] = 10,
@@ -45,10 +38,11 @@ def rivals(
     """One table for all methods: same pictures, detections, depth and CAD models."""
     from rich.progress import track as progress
 
+    from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
+    from sparc_core.evaluation.methods import MethodSpec
     from sparc_core.evaluation.papers import PAPER_ROWS
     from sparc_core.evaluation.rgb_bench import RgbBenchConfig
-    from sparc_core.evaluation.rival_methods import MethodSpec
     from sparc_core.evaluation.rivals import RIVAL_TRACKS
     from sparc_core.evaluation.rivals_report import markdown, summarise_rivals
     from sparc_core.perception.see import SHIPPED, PerceptionConfig
@@ -77,7 +71,8 @@ def rivals(
         "perception": dataclasses.asdict(perception),
         "methods": {spec.name: dataclasses.asdict(spec) for spec in specs},
         "papers": {name: dataclasses.asdict(row) for name, row in PAPER_ROWS.items()},
-        "machine": describe_machine(device) | {"jobs": jobs, "latency_threads": threads or os.cpu_count()},
+        "machine": describe_machine(find_device(device))
+        | {"jobs": jobs, "latency_threads": threads or os.cpu_count()},
         **summary,
     }
     (out / "rivals.json").write_text(json.dumps(facts, indent=1))
@@ -108,7 +103,7 @@ def _draw(records, summary: dict, out: Path) -> None:
     from sparc_core.evaluation.picture_plots import plot_accuracy_against_latency
     from sparc_core.evaluation.picture_report import MAIN
     from sparc_core.evaluation.plots import plot_bench
-    from sparc_core.scripts.contact_sheets import picture_source, write_contact_sheet
+    from sparc_core.scripts.contact_sheets import file_stem, picture_source, write_contact_sheet
 
     accuracy = {t: {m: f["all"]["accuracy"][MAIN] for m, f in found.items()}
                 for t, found in summary["tracks"].items()}  # fmt: skip
@@ -119,12 +114,12 @@ def _draw(records, summary: dict, out: Path) -> None:
     for track, found in summary["tracks"].items():
         if not found:
             continue
-        folder = out / track.replace(", ", "_").replace(" ", "_")
+        folder = out / file_stem(track)
         folder.mkdir(exist_ok=True)
         plot_bench(list(found.values()), folder)
         for name in found:
             rows = [r for r in records["objects"] if (r["track"], r["method"]) == (track, name)]
-            path = folder / f"cases_{name.replace(' ', '_')}.jpg"
+            path = folder / f"cases_{file_stem(name)}.jpg"
             if not write_contact_sheet(rows, picture_of, _runner.cad_library, path):
                 typer.echo(f"{name}, {track}: nothing aligned is well visible; no contact sheet", err=True)
 

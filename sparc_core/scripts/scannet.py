@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 
@@ -41,11 +42,12 @@ def scannet25k(
     rank_by: Annotated[
         str, typer.Option(help="pose (the network's σ) or detection (the 2D score): what ranks.")
     ] = "pose",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
     download: Annotated[bool, typer.Option("--download", help="hf: models may be fetched.")] = False,
 ) -> None:
     """Per-scene alignment accuracy of Scan2CAD, ROCA's with retrieval, and Multi-SPARC's per image."""
     from sparc_core.datasets.prepared import PreparedScannet
+    from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.scan2cad.predict import PredictConfig
 
@@ -60,7 +62,7 @@ def scannet25k(
             scores = _score_csv(dataset, from_csv)
         else:
             config = PredictConfig(detections, weights, depth, masks, gravity, min_detection_score, download)
-            facts = describe_machine("cuda" if device == "cuda" else "cpu")
+            facts = describe_machine(find_device(device))
             predictions, cache = _predict(dataset, config, roca, out / "predictions", facts, device)
             scores = _score_frames(dataset, predictions, cache, rank_by, out)
         _write(scores, name or scores["predictions"]["settings"]["method"], out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -31,9 +32,12 @@ class RunOptions:
 
     def settings(self, kind: type):
         """The configuration of a kind from the YAML file. Raises ValueError for a wrong one, and, before
-        anything is loaded, where the run would overwrite another or has none to resume."""
+        anything is loaded, for a device that is not there, and where the run would overwrite another or has
+        none to resume."""
         from sparc_core.config import from_dict, load_yaml
+        from sparc_core.device import find_device
 
+        find_device(self.device)
         checkpoint = self.out / "checkpoint.pt"
         if checkpoint.exists() and not self.resume:
             raise ValueError(f"{checkpoint} exists: give --resume to go on, or another --out")
@@ -42,12 +46,20 @@ class RunOptions:
         return from_dict(kind, load_yaml(self.config) if self.config else {}, str(self.config))
 
     def use_device(self) -> str:
-        """The device to train on, with `auto` resolved; sets the number of CPU threads."""
+        """The device to train on, with `auto` resolved; sets the number of CPU threads. Raises ValueError for
+        one that is not there, and for a certain GPU where several processes have one each."""
         import torch
+
+        from sparc_core.device import find_device
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        device = find_device(self.device)
+        if ":" in device:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise ValueError(f"device is {device!r}, but every process has a GPU of its own: give cuda")
+            torch.cuda.set_device(device)  # Accelerate and Warp take the current one
+        return device
 
 
 class TrainingRun:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
 
 _runner = None  # of this worker process
@@ -33,13 +34,14 @@ def video(
         float, typer.Option(help="Tracks end when out of view or hidden for so long.")
     ] = 60.0,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; repeatable. None: all.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: options.Device = "auto",
     jobs: Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")] = 0,
     records: Annotated[bool, typer.Option(help="Also write every object's record to records.jsonl.")] = False,
 ) -> None:
     """Id switches, accuracy per image, jitter of what stands still, recovery from wrong poses, latency."""
     from rich.progress import track as progress
 
+    from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.plots import plot_video
     from sparc_core.evaluation.video import METHODS, VideoBenchConfig
@@ -74,7 +76,7 @@ def video(
     facts = {
         "bench": dataclasses.asdict(config),
         "weights": str(weights) if weights else "shipped",
-        "machine": describe_machine("cuda" if device == "cuda" else "cpu") | {"jobs": jobs, "threads": 1},
+        "machine": describe_machine(find_device(device)) | {"jobs": jobs, "threads": 1},
         "methods": summaries,
         "recoveries": recoveries,
     }

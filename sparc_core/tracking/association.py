@@ -19,18 +19,6 @@ UNMATCHED_COST = 1.0
 FURTHEST_OVERLAP = 2.0
 
 
-def box_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
-    """(A, 4) and (B, 4) xyxy boxes in pixels -> (A, B) intersection over union; NaN boxes give 0."""
-    a = np.asarray(boxes_a, dtype=np.float64).reshape(-1, 1, 4)
-    b = np.asarray(boxes_b, dtype=np.float64).reshape(1, -1, 4)
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    intersection = sides.prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
-    with np.errstate(invalid="ignore", divide="ignore"):
-        iou = intersection / union
-    return np.nan_to_num(np.where(union > 0, iou, 0.0), nan=0.0)
-
-
 def inside_share(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
     """(A, 4) and (B, 4) xyxy boxes in pixels -> (A, B) share of b's area that lies in a; NaN boxes give 0."""
     a = np.asarray(boxes_a, dtype=np.float64).reshape(-1, 1, 4)

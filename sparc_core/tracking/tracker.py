@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparc_core.tracking.association import association_cost, box_iou, match
+from sparc_core.geometry.boxes import box_iou
+from sparc_core.tracking.association import association_cost, match
 from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.depth_distance import depth_distances
 from sparc_core.tracking.smoothing import Estimate, Sighting, smoothed

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
 from sparc_core.datasets.poses import CadPose, rigid_inverse
 from sparc_core.datasets.prepared import PreparedFrame, PreparedScannet, decode_mask, encode_mask
 from sparc_core.datasets.roca import RocaPrediction
 from sparc_core.datasets.scan2cad import CadKey
 from sparc_core.datasets.truth import FrameObject
+from sparc_core.geometry.boxes import box_iou
 from sparc_core.types import Camera
 
 MIN_BOX_PX = 12.0
@@ -109,8 +108,7 @@ def _detected(seen: list[FrameObject], annotated, found):
         rivals = [item for item in free if annotated[item.index].category == detection.category]
         if detection.score < MIN_DETECTION_SCORE or not rivals:
             continue
-        boxes = torch.tensor([item.mask_box_xyxy for item in rivals])
-        overlap = box_iou(torch.tensor([detection.box_xyxy]), boxes)[0]
+        overlap = box_iou(detection.box_xyxy, [item.mask_box_xyxy for item in rivals])[0]
         best = int(overlap.argmax())
         if overlap[best] >= MIN_IOU:
             pairs.append((rivals[best], detection))

@@ -24,6 +24,7 @@ from sparc_core.pipeline import SHIPPED_WEIGHTS
 from sparc_core.refine.model import load_network, save_weights
 from sparc_core.scripts.main import app
 from sparc_core.types import AlignedObject, AlignmentResult
+from sparc_core.weights_file import write_weights
 
 RIGHT = "20cm/20deg/20%"
 LIBRARY = "procedural:0-1"  # two models of each category: each is the other's most similar
@@ -237,6 +238,7 @@ def test_the_command_writes_figures_table_and_plots(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "bench.json").read_text())
+    assert facts["method"]["files"] == ["shipped"]
     assert facts["bench"]["images"] == 2 and [t["track"] for t in facts["tracks"]] == ["sensor, right model"]
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     assert len(lines) == facts["tracks"][0]["all"]["objects"] > 0
@@ -249,7 +251,10 @@ def test_the_command_writes_figures_table_and_plots(tmp_path):
         (["--track", "radar"], "unknown track 'radar'"),
         (["--images", "0"], "images must be at least 1"),
         (["--only", "nobody"], "no CAD model"),
-        (["--weights", "missing.safetensors"], "no such file"),
+        (["--method", "missing.safetensors"], "missing.safetensors: no such file"),
+        (["--method", "a=,finalists=3"], "method a: a file is missing"),
+        (["--method", "small.yaml"], "method small.yaml: a network with random weights"),
+        (["--device", "gpu"], "'gpu'"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, arguments, message):
@@ -272,11 +277,14 @@ class AllAlike:
         return Estimate(pose, torch.ones(count, dtype=torch.bool))
 
 
-def test_a_baseline_runs_over_the_same_tracks(monkeypatch):
-    monkeypatch.setitem(methods.ESTIMATORS, "roca", lambda file, device: AllAlike())
+def test_a_baseline_runs_over_the_same_tracks(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods.Roca, "load", lambda file, device: AllAlike())
+    weights = tmp_path / "roca.safetensors"
+    write_weights(weights, {}, {"kind": "RocaConfig"})
     tracks = ("sensor, similar model", "mono, right model, true size")
-    found = BenchRunner(BenchConfig(images=1, tracks=tracks, cad_library=LIBRARY), method="roca:x").run(0)
-    ours = BenchRunner(BenchConfig(images=1, tracks=tracks, cad_library=LIBRARY)).run(0)
+    config = BenchConfig(images=1, tracks=tracks, cad_library=LIBRARY)
+    found = BenchRunner(config, methods.MethodSpec.parse(str(weights))).run(0)
+    ours = BenchRunner(config).run(0)
     assert [(r["track"], r["given"]) for r in found] == [(r["track"], r["given"]) for r in ours]
     for record in found:
         truth_m, off_m = record["distance_m"], record["translation_m"]

@@ -25,11 +25,10 @@ from sparc_core.baselines.mask2cad_pose import (
 )
 from sparc_core.baselines.view_set import ViewSet
 from sparc_core.evaluation.mask2cad import measure_mask2cad
-from sparc_core.evaluation.methods import method_of
+from sparc_core.evaluation.methods import MethodSpec, Setting
 from sparc_core.geometry.errors import rotation_error_deg
 from sparc_core.geometry.rotation import matrix_to_quaternion, quaternion_to_matrix
 from sparc_core.perception.predictor_file import load_predictor, save_predictor
-from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.scripts.main import app
 from sparc_core.training.mask2cad import Mask2CadTraining, ViewedBatches, make_mask2cad_trainer
 from sparc_core.training.region_batches import SENSOR_ONLY, region_batch
@@ -280,21 +279,21 @@ def test_the_command_trains_and_measures(tmp_path):
     assert wrong.exit_code != 0 and "is not in the library" in wrong.output
 
 
-def test_the_benchmarks_know_it_by_name(tmp_path):
+def test_the_benchmarks_know_it_by_its_file(tmp_path):
     network = Mask2CadNet(dataclasses.replace(TINY, features=96))
     fit_statistics(network, *truth_of(store()))
     weights = tmp_path / "mask2cad.safetensors"
     save_predictor(weights, network.state_dict(), network.config)
-    aligner = Aligner.load(None, furniture(), device="cpu", config=AlignerConfig(scale_mode="fixed"))
-    placed = method_of(f"mask2cad:{weights}", aligner)
+    setting = Setting(furniture())
+    placed = MethodSpec.parse(f"{weights},scale_mode=fixed").load(setting)
     rgb, camera, detections, _ = pictured()
     result = placed.align(rgb, camera, detections)
     assert len(result.objects) == len(detections)
-    for item in result.objects:  # the mode is the aligner's
+    for item in result.objects:
         extents = furniture().models[furniture().index_of(item.model_id)].extents_m
         np.testing.assert_allclose(item.S_m, extents, rtol=1e-5)
-    refined = method_of(f"start:mask2cad:{weights}", aligner).align(rgb, camera, detections)
+    refined = MethodSpec.parse(f"{weights}+shipped").load(setting).align(rgb, camera, detections)
     assert {o.start for o in refined.objects} == {"track"}
     save_predictor(weights, Mask2CadNet(TINY).state_dict(), TINY)
     with pytest.raises(ValueError, match="trained on regions of 8 features, the detector's have 96"):
-        method_of(f"mask2cad:{weights}", aligner)
+        MethodSpec.parse(str(weights)).load(setting)

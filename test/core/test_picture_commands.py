@@ -58,7 +58,10 @@ def test_rivals_writes_a_table_with_latencies_and_a_folder_of_plots(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rivals", "--method", "shipped"], "a method is NAME=FILE"),
+        (["rivals", "--method", "a=b+c+d"], "method a: more than two files"),
+        (["rivals", "--method", "a=shipped", "--device", "cuda:x"], "'cuda:x'"),
+        (["rgb", "--method", "roca.safetensors+shipped"], "roca.safetensors: no such file"),
+        (["rgb", "--method", "small.yaml"], "method small.yaml: a network with random weights"),
         (["rivals", "--method", "a=missing.safetensors"], "missing.safetensors: no such file"),
         (["rivals", "--method", "a=shipped", "--track", "radar"], "unknown track 'radar'"),
         (["rivals", "--method", "a=shipped", "--repeats", "-1"], "repeats must not be negative, got -1"),

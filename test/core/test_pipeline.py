@@ -268,7 +268,7 @@ def test_config_errors_name_the_field(options, text):
 
 
 def test_unknown_device_is_refused():
-    with pytest.raises(ValueError, match="'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match="must be auto, cpu, cuda or cuda:N, got 'tpu'"):
         Aligner.load(device="tpu")
 
 

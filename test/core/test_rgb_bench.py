@@ -8,18 +8,21 @@ import pytest
 import torch
 from builders import furniture
 
+from sparc_core.baselines.roca import RocaConfig, RocaNet
 from sparc_core.baselines.single_shot import Estimate
 from sparc_core.evaluation import methods
-from sparc_core.evaluation.methods import method_of
+from sparc_core.evaluation.methods import MethodSpec, Setting
 from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRooms, match_boxes
 from sparc_core.evaluation.rgb_bench import RgbBenchConfig, RgbBenchRunner
 from sparc_core.evaluation.rgb_report import markdown, summarise
 from sparc_core.evaluation.synthetic import RoomRenderer
 from sparc_core.perception.interfaces import DepthPrediction
+from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.see import Perception
 from sparc_core.pipeline import Aligner
 from sparc_core.synth.scenes import SceneConfig
 from sparc_core.types import Detection
+from sparc_core.weights_file import write_weights
 
 LAYOUT = SceneConfig(objects=3, clutter=1, free_share=0.0, width_px=160, height_px=120)
 CONFIG = RgbBenchConfig(images=2, layout=LAYOUT)
@@ -104,26 +107,32 @@ class TrueRegions:
         return Estimate(room.truth.map(lambda x: x[nearest]), torch.ones(len(nearest), dtype=torch.bool))
 
 
-def test_a_baseline_takes_the_aligners_place_and_starts_its_refinement(library, monkeypatch):
+def test_a_baseline_takes_the_aligners_place_and_starts_its_refinement(library, tmp_path, monkeypatch):
     true_boxes = "RGB-D, true boxes, right model"
     eyes, planned = TrueEyes(library), TrueRegions(library)
-    monkeypatch.setitem(methods.ESTIMATORS, "roca", lambda file, device: planned)
+    monkeypatch.setattr(methods.Roca, "load", lambda file, device: planned)
+    weights = tmp_path / "roca.safetensors"
+    write_weights(weights, {}, {"kind": "RocaConfig"})
     config = dataclasses.replace(CONFIG, tracks=(true_boxes,))
-    aligner, figures = Aligner.load(None, library, device="cpu"), {}
-    seen = []
+    figures, seen, align = {}, [], Aligner.align
     monkeypatch.setattr(
-        aligner, "align",
-        lambda *a, starts=None, **n: seen.append(starts) or Aligner.align(aligner, *a, starts=starts, **n),
+        Aligner, "align",
+        lambda self, *a, starts=None, **n: seen.append(starts) or align(self, *a, starts=starts, **n),
     )  # fmt: skip
-    for name in ("roca:x", "start:roca:x", "beside:roca:x", "multi-sparc"):
-        runner = RgbBenchRunner(config, Perception(eyes, eyes), method_of(name, aligner, "size"))
+    texts = {
+        "alone": f"{weights}", "start": f"{weights}+shipped", "beside": f"{weights}+search+shipped",
+        "ours": "shipped",
+    }  # fmt: skip
+    for name, text in texts.items():
+        method = MethodSpec.parse(text).load(Setting(library))
+        runner = RgbBenchRunner(config, Perception(eyes, eyes), method)
         rooms = []
         for number in range(CONFIG.images):
             eyes.number = planned.number = number
             rooms.append(runner.run(number))
         figures[name] = summarise(rooms, config.tracks)["tracks"][0]
-    assert figures["roca:x"]["all"]["accuracy"]["5/5/5"] == 100
-    assert figures["start:roca:x"]["well_visible"]["accuracy"]["20cm/20deg/20%"] >= 50
+    assert figures["alone"]["all"]["accuracy"]["5/5/5"] == 100
+    assert figures["start"]["well_visible"]["accuracy"]["20cm/20deg/20%"] >= 50
     assert all(track["align_ms"] > 0 for track in figures.values())
     count = len(seen) // 3
     assert count == CONFIG.images and seen[-count:] == [None] * count
@@ -131,13 +140,15 @@ def test_a_baseline_takes_the_aligners_place_and_starts_its_refinement(library, 
     assert all(s.search for starts in seen[count : 2 * count] for s in starts)
 
 
-def test_wrong_methods_are_named(library):
-    aligner = Aligner.load(None, library, device="cpu")
-    for name in ("sparc", "roca", "start:multi-sparc", "begin:roca:x"):
-        with pytest.raises(ValueError, match=f"method '{name}': expected multi-sparc, roca:FILE"):
-            method_of(name, aligner)
-    with pytest.raises(ValueError, match="gone.safetensors: no such file"):
-        method_of("start:roca:gone.safetensors", aligner)
+def test_the_methods_that_take_the_aligners_place_choose_models_as_told(library, tmp_path):
+    config = RocaConfig(code=16, hidden=16)
+    save_predictor(tmp_path / "r.safetensors", RocaNet(config).state_dict(), config)
+    for text in ("shipped", f"{tmp_path}/r.safetensors"):
+        spec = MethodSpec.parse(text)
+        assert spec.load(Setting(library)).retriever is None
+        assert spec.load(Setting(library, retrieval="shipped")).retriever is not None
+        with pytest.raises(ValueError, match="gone.safetensors: no such file"):
+            spec.load(Setting(library, retrieval="gone.safetensors"))
 
 
 def test_each_object_is_found_once_by_its_best_detection_of_the_category():

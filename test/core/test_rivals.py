@@ -12,20 +12,20 @@ from sparc_core.baselines.mask2cad import Mask2CadConfig, Mask2CadNet
 from sparc_core.baselines.roca import RocaConfig, RocaNet
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.config import to_dict
-from sparc_core.evaluation import rival_methods
+from sparc_core.evaluation import methods
 from sparc_core.evaluation.contact_sheet import TILE_PX, choose_cases, draw_contact_sheet, hardness
+from sparc_core.evaluation.methods import FileKind, MethodSpec, Setting, StartedAligner, read_method
 from sparc_core.evaluation.papers import PAPER_ROWS, paper_row
 from sparc_core.evaluation.picture_report import summarise_pictures
 from sparc_core.evaluation.pictured_rooms import TRACKS, GivenInputs, PicturedRooms, give_inputs
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.evaluation.rgb_bench import RgbBenchConfig
-from sparc_core.evaluation.rival_methods import MethodSpec, read_method
 from sparc_core.evaluation.rivals import COUNTS, RivalsRunner
 from sparc_core.evaluation.rivals_report import expectations, markdown, summarise_rivals
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.see import Perception, Seen
-from sparc_core.pipeline import SHIPPED_RETRIEVAL
+from sparc_core.pipeline import SHIPPED_RETRIEVAL, SHIPPED_WEIGHTS, AlignerConfig
 from sparc_core.refine.model import save_weights
 from sparc_core.retrieval.retriever import Retriever
 from sparc_core.synth.scenes import SceneConfig
@@ -248,25 +248,55 @@ def test_a_method_is_read_from_its_text():
         "ROCA + ours", ("roca.safetensors", "shipped"), (("depth_fit", False), ("finalists", 3))
     )
     assert MethodSpec.parse("a=b.yaml").untrained and not spec.untrained
-    for text in ("shipped", "=shipped", "a=", "a=b+", "a=b+c+d", "a=b,c"):
-        with pytest.raises(ValueError, match="a method is NAME=FILE"):
-            MethodSpec.parse(text)
+    assert MethodSpec.parse("shipped,finalists=1") == MethodSpec(
+        "shipped,finalists=1", ("shipped",), (("finalists", 1),)
+    )
+    assert MethodSpec.parse("roca.safetensors+search+shipped") == MethodSpec(
+        "roca.safetensors+search+shipped", ("roca.safetensors", "shipped"), search_beside=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("=shipped", "a method's name is empty"),
+        ("", "a method's name is empty"),
+        ("a=", "method a: a file is missing"),
+        ("a=b+", "method a: a file is missing"),
+        ("a=b+search+", "method a: a file is missing"),
+        ("a=b+c+d", r"method a: more than two files, \('b', 'c', 'd'\)"),
+        ("a=b,c", "method a: expected OPTION=VALUE behind the comma, got 'c'"),
+        ("a=b,=3", "method a: expected OPTION=VALUE behind the comma, got '=3'"),
+        ("a=b,c=[", r"method a: 'c=\[' has no readable value"),
+    ],
+)
+def test_what_is_wrong_with_a_methods_text_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        MethodSpec.parse(text)
+
+
+def test_a_file_is_taken_as_it_is_with_a_whole_configuration(library, tmp_path):
+    odd = tmp_path / "a=b,c+d.safetensors"
+    odd.write_bytes(SHIPPED_WEIGHTS.read_bytes())
+    config = AlignerConfig(n_bbox=0, finalists=1)
+    aligner = MethodSpec.of_file(odd, config).with_options(scale_mode="fixed").load(Setting(library))
+    assert aligner.config == dataclasses.replace(config, scale_mode="fixed")
 
 
 def test_the_shipped_network_and_one_of_the_papers_layout_get_their_own_options(library, tmp_path):
-    shipped = read_method("shipped", library, "cpu", {"depth_fit": False})
+    shipped = read_method("shipped", Setting(library), {"depth_fit": False})
     assert (shipped.config.n_bbox, shipped.config.depth_fit, shipped.config.second_looks) == (96, False, 2)
     config = tmp_path / "small.yaml"
     config.write_text(
         "model:\n  inputs: {layout: paper, n_bbox: 30, n_cad: 20}\n  parametrisation: additive\n  n_mul: 1\n"
         "  network: {token_channels: 13, context_channels: 0, embed_tokens: false, latents: 4}\n"
     )
-    random = read_method(str(config), library, "cpu", {})
+    random = read_method(str(config), Setting(library), {})
     inputs = random.model_config.inputs
     assert (inputs.n_bbox, inputs.n_cad) == (30, 20) and random.model_config.n_mul == 1
     assert not random.config.depth_fit and random.config.second_looks == 0
     save_weights(tmp_path / "same.safetensors", random.network.state_dict(), random.model_config)
-    again = read_method(str(tmp_path / "same.safetensors"), library, "cpu", {})
+    again = read_method(str(tmp_path / "same.safetensors"), Setting(library), {})
     assert to_dict(again.model_config) == to_dict(random.model_config) and again.config == random.config
 
 
@@ -276,19 +306,18 @@ def test_files_and_options_that_fit_no_method_are_named(library, tmp_path, monke
     with pytest.raises(
         ValueError, match=r"other.safetensors: no method for the kind 'OtherConfig'; there are"
     ):
-        read_method(str(other), library, "cpu", {})
-    monkeypatch.setitem(rival_methods.READERS, "OtherConfig", lambda path, library, device: "the method")
-    assert read_method(str(other), library, "cpu", {}) == "the method"
-    with pytest.raises(ValueError, match=r"a OtherConfig has none of the options \['depth_fit'\]"):
-        read_method(str(other), library, "cpu", {"depth_fit": True})
+        read_method(str(other), Setting(library), {})
+    kind = FileKind("weights of another", lambda path, setting, options: ("the method", options))
+    monkeypatch.setitem(methods.KINDS, "OtherConfig", kind)
+    assert read_method(str(other), Setting(library), {"a": 1}) == ("the method", {"a": 1})
     with pytest.raises(ValueError, match="only an aligner refines poses"):
-        MethodSpec("x", ("shipped", str(other))).load(library, "cpu")
+        MethodSpec("x", ("shipped", str(other))).load(Setting(library))
     with pytest.raises(ValueError, match="method x: shipped is no single-shot method to start from"):
-        MethodSpec("x", ("shipped", "shipped")).load(library, "cpu")
-    with pytest.raises(ValueError, match=r"options of the method: unknown keys \['looks'\]"):
-        read_method("shipped", library, "cpu", {"looks": 3})
-    with pytest.raises(ValueError, match="device must be 'cpu', or 'cuda' with a usable GPU, got 'auto'"):
-        RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)),), None, "auto")
+        MethodSpec("x", ("shipped", "shipped")).load(Setting(library))
+    with pytest.raises(ValueError, match=r"options of .*.safetensors: unknown keys \['looks'\]"):
+        read_method("shipped", Setting(library), {"looks": 3})
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'tpu'"):
+        RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)),), None, "tpu")
     with pytest.raises(ValueError, match=r"names of their own, got \['x'\]"):
         RivalsRunner.load(CONFIG, None, (MethodSpec("x", ("a",)), MethodSpec("x", ("b",))), None, "cpu")
 
@@ -318,13 +347,18 @@ def test_a_baseline_is_read_from_its_file_and_gives_its_poses_with_the_detection
     boxes = next(track for track in TRACKS if track.name == "RGB-D, true boxes, right model")
     given = give_inputs(boxes, taken, Seen((), None, None, False), library)
     detections = [dataclasses.replace(d, score=0.1 * (i + 1)) for i, d in enumerate(given.detections)]
-    method = read_method(str(tmp_path / "w.safetensors"), library, "cpu", {})
+    method = read_method(str(tmp_path / "w.safetensors"), Setting(library), {})
     result = method.align(taken.picture.rgb, taken.room.camera, detections, given.depth_m)
     assert len(result.objects) > 0 and {o.start for o in result.objects} == {build.__name__}
     for found in result.objects:
         assert found.score == detections[found.detection].score
         assert found.model_id == detections[found.detection].model_id
-    refined = MethodSpec("x", (str(tmp_path / "w.safetensors"), "shipped")).load(library, "cpu")
+    with pytest.raises(ValueError, match=r"options of .*w.safetensors: unknown keys \['depth_fit'\]"):
+        read_method(str(tmp_path / "w.safetensors"), Setting(library), {"depth_fit": True})
+    spec = MethodSpec.parse(f"{tmp_path / 'w.safetensors'}+shipped,scale_mode=fixed")
+    assert spec.load(Setting(library)).first.config.scale_mode == "fixed"  # as that of what refines
+    refined = MethodSpec("x", (str(tmp_path / "w.safetensors"), "shipped")).load(Setting(library))
+    assert isinstance(refined, StartedAligner) and not refined.search_beside
     again = refined.align(taken.picture.rgb, taken.room.camera, detections, given.depth_m)
     started = {found.detection for found in result.objects}
     assert all((o.start == "track") == (o.detection in started) for o in again.objects)

@@ -15,7 +15,7 @@ from sparc_core.datasets.truth import FrameObject
 from sparc_core.evaluation.scan2cad.csv_file import COLUMNS, read_csv, write_csv
 from sparc_core.evaluation.scan2cad.errors import errors_to, rotation_error_deg
 from sparc_core.evaluation.scan2cad.instances import InstanceFigures
-from sparc_core.evaluation.scan2cad.per_image import ImageFigures, TrueObject, associate, box_iou
+from sparc_core.evaluation.scan2cad.per_image import ImageFigures, TrueObject, associate
 from sparc_core.evaluation.scan2cad.per_scene import SceneProtocol, consider, match, score_scenes, suppress
 from sparc_core.evaluation.scan2cad.predictions import FramePrediction, ScenePrediction, to_scene
 
@@ -398,12 +398,6 @@ def figures(tmp_path):
         for key, info in CAD.items()
     }
     return ImageFigures(files, CAD)
-
-
-def test_box_overlap_by_hand():
-    assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
-    assert box_iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
-    assert box_iou((0, 0, 10, 10), (2, 2, 4, 4)) == pytest.approx(0.04)
 
 
 def test_a_prediction_belongs_to_the_object_of_its_category_that_it_overlaps_most():

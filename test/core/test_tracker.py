@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from sparc_core.tracking.association import UNMATCHED_COST, association_cost, box_iou, inside_share, match
+from sparc_core.tracking.association import UNMATCHED_COST, association_cost, inside_share, match
 from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.depth_distance import depth_distances
 from sparc_core.tracking.track import expect
@@ -43,22 +43,10 @@ def seen_from(T_fixed_cam, obj):
     return dataclasses.replace(moved, R=T_fixed_cam[:3, :3].T @ obj.R)
 
 
-def test_box_iou_by_hand():
-    a = [(0, 0, 10, 10), (0, 0, 10, 10), (0, 0, 10, 10), (np.nan,) * 4]
-    b = [(5, 0, 15, 10), (20, 20, 30, 30)]
-    np.testing.assert_allclose(
-        box_iou(np.array(a), np.array(b)), [[50 / 150, 0], [50 / 150, 0], [50 / 150, 0], [0, 0]]
-    )
-
-
 def test_the_share_inside_by_hand():
     a = [(0, 0, 10, 10), (np.nan,) * 4]
     b = [(5, 0, 15, 10), (2, 2, 4, 4), (20, 20, 30, 30)]
     np.testing.assert_allclose(inside_share(np.array(a), np.array(b)), [[0.5, 1, 0], [0, 0, 0]])
-
-
-def test_an_empty_box_overlaps_nothing():
-    assert box_iou(np.array([(5, 5, 5, 5)]), np.array([(5, 5, 5, 5)])) == 0
 
 
 def test_match_agrees_with_trying_every_assignment():

@@ -22,6 +22,7 @@ from sparc_core.datasets.truth import FrameObject
 from sparc_core.evaluation.mesh_score import F1_LIMITS, RADII, average_precision, surface_f1
 from sparc_core.evaluation.scan2cad.errors import errors_to
 from sparc_core.evaluation.scan2cad.predictions import FramePrediction, in_convention
+from sparc_core.geometry.boxes import box_iou
 from sparc_core.types import CATEGORIES
 
 KEPT_MESHES = 64  # in memory: the CAD models of a scene come again and again
@@ -180,23 +181,11 @@ class ImageFigures:
 
 def associate(p: FramePrediction, objects: Sequence[TrueObject]) -> int | None:
     """The object of the prediction's category whose box overlaps its box most, None without any overlap."""
-    best, chosen = 0.0, None
-    for i, item in enumerate(objects):
-        if item.annotated.category == p.category:
-            overlap = box_iou(p.box_xyxy, item.in_frame.box_xyxy)
-            if overlap > best:
-                best, chosen = overlap, i
-    return chosen
-
-
-def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes x0, y0, x1, y1."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+    rivals = [i for i, item in enumerate(objects) if item.annotated.category == p.category]
+    if not rivals:
+        return None
+    overlap = box_iou(p.box_xyxy, [objects[i].in_frame.box_xyxy for i in rivals])[0]
+    return rivals[overlap.argmax()] if overlap.max() > 0 else None
 
 
 def first_hits(arrays: dict[str, np.ndarray], k: int, limit: float) -> np.ndarray:
