@@ -82,10 +82,8 @@ def prepare_image(
     depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
     pinhole = _with_gravity(rectifier.camera, depth, kept, config)
     normals = None if normals_cam is None else rectifier.normals(_clean_normals(normals_cam))
-    kept_detections = [detections[i] for i in kept]
-    channels = _channels(
-        rectifier, pinhole, image_rgb, depth, normals, kept_detections, boxes, library, config, device
-    )
+    seen = [detections[i] for i in kept]
+    channels = _channels(rectifier, pinhole, image_rgb, depth, normals, seen, boxes, library, config, device)
     candidates = tuple(
         _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
@@ -203,9 +201,8 @@ def _channels(
         normals = _normals(depth_map, camera, boxes)
     masks = _masks(rectifier, camera, detections, boxes, depth, library, config)
     stacked = np.zeros((max(1, len(masks)), *shape), dtype=bool)
-    for i, mask in enumerate(masks):
-        if mask is not None:
-            stacked[i] = mask
+    for i in (i for i, mask in enumerate(masks) if mask is not None):
+        stacked[i] = masks[i]
     has_mask = torch.tensor([mask is not None for mask in masks] or [False], device=device)
     return ImageChannels(rgb, depth_map, normals, torch.from_numpy(stacked).to(device), has_mask)
 
