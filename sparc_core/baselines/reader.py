@@ -88,16 +88,17 @@ class RegionReader:
         category = torch.tensor([CATEGORIES.index(name) for name in categories], device=device)
         size = torch.tensor([camera.width, camera.height], device=device).float().expand(count, 2)
         uv = grid_pixels(boxes, size, self.grid)
-        features, mask = self.look(channels.rgb.permute(2, 0, 1), boxes, category)
+        features, mask = self.look(channels.rgb.permute(2, 0, 1) / 255, boxes, category)
         up = torch.tensor(camera.up_cam or (0.0, 0.0, 0.0), device=device).float()
         up = up.expand(count, 3)
         predicted = torch.full((count,), prepared.depth_source == "predicted", device=device)
+        column, row = uv.long().unbind(-1)
+        normals = channels.normals_at(row * camera.width + column)
         regions = Regions(
-            features, mask, uv, read_cells(channels.depth_m, uv), read_cells(channels.normal_cam, uv), boxes,
+            features, mask, uv, read_cells(channels.depth_m, uv), normals, boxes,
             intrinsics_tensor(camera, device).expand(count, 4), size, up, category, predicted,
         )  # fmt: skip
         if not count:
             return regions
-        column, row = uv.long().unbind(-1)
-        own = channels.masks[torch.arange(count, device=device)[:, None, None], row, column]
+        own = channels.masks[torch.arange(count, device=device)[:, None, None], row, column].float()
         return replace(regions, mask=torch.where(channels.has_mask[:, None, None], own, mask))

@@ -22,18 +22,26 @@ def foreground(depth_m: np.ndarray, camera: Camera, boxes_xyxy, seed: int = 0) -
     depth_m: (H, W) z-depth in metres, 0 or NaN where there is none. camera: a pinhole. boxes_xyxy: (D, 4) of
     the detected objects. seed: of the random plane hypotheses.
     """
-    valid = np.isfinite(depth_m) & (depth_m > 0)
-    front = valid.copy()
-    inverse = np.zeros(depth_m.shape, dtype=np.float32)
-    np.divide(1, depth_m, out=inverse, where=valid)
+    front = (depth_m > 0) & (depth_m < np.inf)
+    inverse = inverse_depth(depth_m, front)
     x = ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)
     y = ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)
-    for a, b, c in background_planes(depth_m, camera, boxes_xyxy, seed):
-        plane_inverse = (a * x)[None] + (b * y + c)[:, None]  # 1/z of the plane at every pixel
-        # in front by the clearance, measured along the plane's normal, and by the sensor's noise
-        gap = (inverse - plane_inverse) * depth_m / np.sqrt(a * a + b * b + c * c)
-        front &= (gap > CLEARANCE_M) & (inverse - plane_inverse > INLIER_INVERSE_M)
+    for plane in background_planes(depth_m, camera, boxes_xyxy, seed):
+        a, b, c = plane.tolist()  # Python's floats, which leave float32 images what they are
+        # In front of the plane by the clearance, measured along its normal, and by the sensor's noise; both
+        # as differences of 1/z.
+        apart = np.maximum(CLEARANCE_M * float(np.linalg.norm(plane)) * inverse, INLIER_INVERSE_M)
+        ahead = np.subtract(inverse, a * x)
+        ahead -= (b * y + c)[:, None]
+        front &= ahead > apart
     return front
+
+
+def inverse_depth(depth_m: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """(H, W) float32 1/z, 0 outside `where`."""
+    inverse = np.zeros(depth_m.shape, dtype=np.float32)
+    np.divide(1, depth_m, out=inverse, where=where)
+    return inverse
 
 
 def background_planes(depth_m: np.ndarray, camera: Camera, boxes_xyxy, seed: int = 0) -> list[np.ndarray]:
@@ -42,10 +50,10 @@ def background_planes(depth_m: np.ndarray, camera: Camera, boxes_xyxy, seed: int
     They are found outside the boxes: the front of a wardrobe has nothing behind it either.
     """
     rng = np.random.default_rng(seed)
-    v, u = np.nonzero(np.isfinite(depth_m) & (depth_m > 0))
-    if len(v) > SAMPLES:
-        chosen = rng.integers(0, len(v), SAMPLES)
-        v, u = v[chosen], u[chosen]
+    pixels = np.flatnonzero((depth_m > 0) & (depth_m < np.inf))
+    if len(pixels) > SAMPLES:
+        pixels = pixels[rng.integers(0, len(pixels), SAMPLES)]
+    v, u = np.divmod(pixels, depth_m.shape[1])
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(len(u))], -1)
     inverse = 1.0 / depth_m[v, u].astype(np.float64)
     free = np.ones(len(rays), dtype=bool)
@@ -70,14 +78,20 @@ def _best_plane(rays, inverse, free, rng) -> np.ndarray | None:
     planes = np.linalg.solve(matrices[good], inverse[triples[good]][..., None])[..., 0]
     if not len(planes):
         return None
-    residual = planes @ rays.T - inverse  # positive: the sample lies behind the plane
-    support = (np.abs(residual[:, free]) < INLIER_INVERSE_M).mean(1) * free.mean()
-    behind = (residual > 2 * INLIER_INVERSE_M).mean(1)
-    support = np.where(behind <= MAX_BEHIND, support, 0)
-    best = int(support.argmax())
-    if support[best] < MIN_SHARE:
+    # Residuals are positive where a sample lies behind a plane. Single precision does for counting.
+    samples = np.concatenate([rays, inverse[:, None]], 1).astype(np.float32).T
+    homogeneous = np.concatenate([planes, np.full((len(planes), 1), -1.0)], 1).astype(np.float32)
+    residual = homogeneous @ samples[:, free]
+    support = np.count_nonzero(np.abs(residual, out=residual) < INLIER_INVERSE_M, axis=1) / len(rays)
+    for best in np.argsort(-support, kind="stable"):
+        if support[best] < MIN_SHARE:
+            return None
+        residual = homogeneous[best] @ samples
+        if np.count_nonzero(residual > 2 * INLIER_INVERSE_M) <= MAX_BEHIND * len(rays):
+            break
+    else:
         return None
-    inliers = free & (np.abs(residual[best]) < INLIER_INVERSE_M)
+    inliers = free & (np.abs(residual) < INLIER_INVERSE_M)
     return np.linalg.lstsq(rays[inliers], inverse[inliers], rcond=None)[0]
 
 

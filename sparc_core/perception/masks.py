@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
-from sparc_core.perception.background import foreground
+from sparc_core.perception.background import foreground, inverse_depth
 from sparc_core.types import Camera
 
 MIN_PIECE_PX = 12
@@ -69,12 +70,11 @@ def depth_masks(
 
 def cut_into_pieces(depth_m: np.ndarray, front: np.ndarray) -> Pieces:
     """Connected pieces of the foreground, cut along depth jumps."""
-    inverse = np.zeros(front.shape, dtype=np.float32)
-    np.divide(1, depth_m, out=inverse, where=front)
+    inverse = inverse_depth(depth_m, front)
     # small holes (dark glass, dropped pixels) take over the nearest depth around them
-    missing = ~(np.isfinite(depth_m) & (depth_m > 0))
-    inverse = np.where(missing, cv2.dilate(inverse, np.ones((5, 5), np.uint8)), inverse)
-    solid = front | (missing & (inverse > 0))
+    missing = ~((depth_m > 0) & (depth_m < np.inf))
+    np.copyto(inverse, cv2.dilate(inverse, np.ones((5, 5), np.uint8)), where=missing)
+    solid = inverse > 0
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # a pixel is at a jump when a neighbour lies clearly behind it; holes do not count as behind
     nearest = cv2.erode(np.where(solid, inverse, np.float32(1e3)), cross)
@@ -86,10 +86,13 @@ def cut_into_pieces(depth_m: np.ndarray, front: np.ndarray) -> Pieces:
     number[~small] = np.arange(1, (~small).sum() + 1)
     labels = number[labels]
     # the jump pixels were taken out to separate the pieces: each goes back to a piece beside it
-    grown = cv2.dilate(labels.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
-    labels = np.where(front, np.where(labels == 0, grown, labels), 0)
-    area = np.bincount(labels.ravel(), minlength=len(number[~small]) + 1)[1:].astype(np.float64)
-    depth = np.bincount(labels.ravel(), np.where(front, depth_m, 0).ravel(), minlength=len(area) + 1)[1:]
+    grown = cv2.dilate(labels.astype(np.float32), np.ones((3, 3), np.uint8))
+    np.copyto(labels, grown, where=labels == 0, casting="unsafe")
+    labels *= front
+    pixels = np.flatnonzero(labels)
+    label = labels.ravel()[pixels]
+    area = np.bincount(label, minlength=len(number[~small]) + 1)[1:].astype(np.float64)
+    depth = np.bincount(label, depth_m.ravel()[pixels], minlength=len(area) + 1)[1:]
     return Pieces(labels, area, depth / np.maximum(area, 1))
 
 
@@ -107,16 +110,12 @@ def _overlaps(pieces: Pieces, boxes: np.ndarray, windows) -> tuple[np.ndarray, n
     inside, fill = np.zeros((count, len(boxes))), np.zeros((count, len(boxes)))
     for d, (box, window) in enumerate(zip(boxes, windows, strict=True)):
         crop = pieces.labels[window]
-        rows, columns = np.nonzero(crop)
-        label = crop[rows, columns] - 1
-        inside[:, d] = np.bincount(label, minlength=count) / np.maximum(pieces.area, 1)
-        low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-        for axis, values in enumerate((columns + window[1].start, rows + window[0].start)):
-            np.minimum.at(low[:, axis], label, values)
-            np.maximum.at(high[:, axis], label, values)
-        extent = np.clip(high - low + 1, 0, None)
-        size = np.maximum(box[2:] - box[:2], 1)
-        fill[:, d] = np.where(inside[:, d] > 0, np.minimum(extent / size, 1).prod(1), 0)
+        inside[:, d] = np.bincount(crop.ravel(), minlength=count + 1)[1:] / np.maximum(pieces.area, 1)
+        width, height = np.maximum(box[2:] - box[:2], 1)
+        for p, bounds in enumerate(ndimage.find_objects(crop) if crop.any() else ()):
+            if bounds is not None:
+                rows, columns = (along.stop - along.start for along in bounds)
+                fill[p, d] = min(columns / width, 1) * min(rows / height, 1)
     return inside, fill
 
 

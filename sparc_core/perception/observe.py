@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparc_core.perception.normals import DepthNormals
 from sparc_core.perception.samples import PixelSamples
 
 
@@ -13,15 +14,22 @@ from sparc_core.perception.samples import PixelSamples
 class ImageChannels:
     """The channels of one rectified image on one device.
 
-    rgb (H, W, 3) in [0, 1]; depth_m (H, W) z-depth, 0 where unknown; normal_cam (H, W, 3) unit, zero
-    where unknown; masks (D, H, W) in [0, 1], one a detection; has_mask (D,) bool.
+    rgb (H, W, 3) uint8; depth_m (H, W) z-depth, 0 where unknown; normals: (H, W, 3) unit, zero where unknown,
+    or what fits them to the depth where they are read; masks (D, H, W) bool, one a detection; has_mask (D,)
+    bool.
     """
 
     rgb: torch.Tensor
     depth_m: torch.Tensor
-    normal_cam: torch.Tensor
+    normals: torch.Tensor | DepthNormals
     masks: torch.Tensor
     has_mask: torch.Tensor
+
+    def normals_at(self, index: torch.Tensor) -> torch.Tensor:
+        """Normals (…, 3) at flat pixel indices (…) into (H, W)."""
+        if isinstance(self.normals, DepthNormals):
+            return self.normals.at(index)
+        return self.normals.view(-1, 3)[index]
 
 
 class ImageSource:
@@ -36,10 +44,7 @@ class ImageSource:
         self.detection = detection
         height, width = channels.depth_m.shape
         self.size = (width, height)
-        # one gather instead of four: rgb 3, normal 3, depth 1
-        self.stacked = torch.cat((channels.rgb, channels.normal_cam, channels.depth_m[..., None]), -1).view(
-            -1, 7
-        )
+        self.rgb, self.depth_m = channels.rgb.view(-1, 3), channels.depth_m.view(-1)
         self.masks = channels.masks.view(len(channels.masks), -1)
 
     def for_rows(self, detection: torch.Tensor) -> ImageSource:
@@ -56,12 +61,12 @@ class ImageSource:
         column, row = uv_px.round().unbind(-1)
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
-        values = self.stacked[index] * inside[..., None]
-        rgb, normal, depth = values.split((3, 3, 1), -1)
+        rgb = self.rgb[index] / 255 * inside[..., None]
+        normal = self.channels.normals_at(index) * inside[..., None]
+        depth = self.depth_m[index] * inside
         detection = self.detection[..., None].expand_as(index)
         has_mask = self.channels.has_mask[detection] & inside
         mask = self.masks[detection, index] * has_mask
-        depth = depth[..., 0]
         return PixelSamples(
             uv_px, rgb, normal, depth, mask, depth > 0, normal.abs().sum(-1) > 0, has_mask, inside
         )

@@ -14,7 +14,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.perception.gravity import estimate_up
 from sparc_core.perception.masks import depth_masks
-from sparc_core.perception.normals import normals_from_depth
+from sparc_core.perception.normals import DepthNormals, normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
 from sparc_core.perception.samples import Frame
@@ -82,10 +82,8 @@ def prepare_image(
     depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
     pinhole = _with_gravity(rectifier.camera, depth, kept, config)
     normals = None if normals_cam is None else rectifier.normals(_clean_normals(normals_cam))
-    kept_detections = [detections[i] for i in kept]
-    channels = _channels(
-        rectifier, pinhole, image_rgb, depth, normals, kept_detections, boxes, library, config, device
-    )
+    seen = [detections[i] for i in kept]
+    channels = _channels(rectifier, pinhole, image_rgb, depth, normals, seen, boxes, library, config, device)
     candidates = tuple(
         _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
@@ -124,7 +122,8 @@ def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:
 def _clean_depth(depth_m: np.ndarray) -> np.ndarray:
     """float32 depth with 0 for everything that is not a positive finite number."""
     depth = depth_m.astype(np.float32)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    depth[~((depth > 0) & (depth < np.inf))] = 0
+    return depth
 
 
 def _clean_normals(normals_cam: np.ndarray) -> np.ndarray:
@@ -137,7 +136,7 @@ def _clean_normals(normals_cam: np.ndarray) -> np.ndarray:
 def _usable_boxes(rectifier: Rectifier, detections, library: CadLibrary):
     """(D, 4) rectified boxes cut at the image, and the reasons of those that are not among them."""
     camera = rectifier.camera
-    limit = np.array([camera.width - 1, camera.height - 1, camera.width - 1, camera.height - 1])
+    limit = np.tile([camera.width - 1, camera.height - 1], 2)
     boxes, reasons = [], {}
     for index, detection in enumerate(detections):
         reason = _detection_problem(detection, camera, library)
@@ -192,33 +191,30 @@ def _with_gravity(camera: Camera, depth, kept, config) -> Camera:
 def _channels(
     rectifier, camera, image_rgb, depth, given_normals, detections, boxes, library, config, device
 ) -> ImageChannels:
-    height, width = camera.height, camera.width
-    rgb = torch.from_numpy(np.ascontiguousarray(rectifier.image(image_rgb))).to(device).float() / 255
-    depth_map = torch.zeros(height, width, device=device)
-    normals = torch.zeros(height, width, 3, device=device)
-    if depth is not None:
-        depth_map = torch.from_numpy(depth).to(device)
+    shape = (camera.height, camera.width)
+    rgb = torch.from_numpy(np.array(rectifier.image(image_rgb))).to(device)  # a copy: the caller may go on
+    depth_map = torch.zeros(shape, device=device) if depth is None else torch.from_numpy(depth).to(device)
+    normals = torch.zeros(*shape, 3, device=device)
     if given_normals is not None:
         normals = torch.from_numpy(given_normals).to(device)
     elif depth is not None and len(boxes):
-        rois = torch.from_numpy(_grown_rois(boxes, width, height))
-        found, _ = normals_from_depth(depth_map[None], intrinsics_tensor(camera, device)[None], rois=rois)
-        normals = found[0]
+        normals = _normals(depth_map, camera, boxes)
     masks = _masks(rectifier, camera, detections, boxes, depth, library, config)
-    stacked = np.zeros((max(1, len(masks)), height, width), dtype=np.float32)
-    for i, mask in enumerate(masks):
-        if mask is not None:
-            stacked[i] = mask
+    stacked = np.zeros((max(1, len(masks)), *shape), dtype=bool)
+    for i in (i for i, mask in enumerate(masks) if mask is not None):
+        stacked[i] = masks[i]
     has_mask = torch.tensor([mask is not None for mask in masks] or [False], device=device)
     return ImageChannels(rgb, depth_map, normals, torch.from_numpy(stacked).to(device), has_mask)
 
 
-def _grown_rois(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(D, 4) integer boxes, grown by half their size: CAD points reproject outside the box as well."""
-    size = boxes[:, 2:] - boxes[:, :2]
-    low = np.floor(boxes[:, :2] - size / 2)
-    high = np.ceil(boxes[:, 2:] + size / 2) + 1
-    return np.concatenate([np.maximum(low, 0), np.minimum(high, [width, height])], 1).astype(np.int64)
+def _normals(depth_m: torch.Tensor, camera: Camera, boxes: np.ndarray) -> torch.Tensor | DepthNormals:
+    """Of all pixels on a GPU, which would wait for the processor at every read; else fitted where read."""
+    intrinsics = intrinsics_tensor(camera, depth_m.device)[None]
+    if depth_m.device.type != "cpu":
+        return normals_from_depth(depth_m[None], intrinsics)[0][0]
+    normals = DepthNormals(depth_m[None], intrinsics)
+    normals.expect(torch.from_numpy(boxes))
+    return normals
 
 
 def _masks(rectifier, camera, detections, boxes, depth, library, config) -> list[np.ndarray | None]:

@@ -133,7 +133,7 @@ def masked_depth_points(
     detections, device = len(channels.masks), channels.depth_m.device
     index = torch.zeros(detections, count, dtype=torch.long, device=device)
     weight = torch.zeros(detections, count, device=device)
-    usable = (channels.masks > 0.5) & (channels.depth_m > 0) & channels.has_mask[:, None, None]
+    usable = channels.masks & (channels.depth_m > 0) & channels.has_mask[:, None, None]
     for d in range(detections):
         pixels = usable[d].flatten().nonzero()[:, 0]
         if len(pixels) >= MIN_PIXELS:
@@ -143,8 +143,7 @@ def masked_depth_points(
     width = channels.depth_m.shape[1]
     uv = torch.stack((index % width, index // width), -1).float()
     rays = bearing_z1(uv, intrinsics.expand(detections, 4))
-    normals = channels.normal_cam.flatten(0, 1)[index]
-    return DepthPoints(rays, channels.depth_m.flatten()[index], normals, weight)
+    return DepthPoints(rays, channels.depth_m.flatten()[index], channels.normals_at(index), weight)
 
 
 def fit_to_depth(

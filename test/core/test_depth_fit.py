@@ -242,12 +242,13 @@ def test_the_derivative_of_the_box_is_autograds():
 def test_depth_points_are_those_of_the_masks():
     depth = torch.zeros(48, 64)
     depth[10:20, 10:30] = 2.0
-    masks = torch.zeros(3, 48, 64)
-    masks[0, 8:16, 5:40] = 1  # in part without depth
-    masks[1, 40:44, 2:6] = 1  # without any
-    masks[2, 10:20, 10:30] = 1
+    masks = torch.zeros(3, 48, 64, dtype=torch.bool)
+    masks[0, 8:16, 5:40] = True  # in part without depth
+    masks[1, 40:44, 2:6] = True  # without any
+    masks[2, 10:20, 10:30] = True
     normals = F.normalize(torch.rand(48, 64, 3), dim=-1)
-    channels = ImageChannels(torch.zeros(48, 64, 3), depth, normals, masks, torch.tensor([True, True, False]))
+    rgb = torch.zeros(48, 64, 3, dtype=torch.uint8)
+    channels = ImageChannels(rgb, depth, normals, masks, torch.tensor([True, True, False]))
     intrinsics = torch.tensor([50.0, 60.0, 31.5, 23.5])
     points = masked_depth_points(channels, intrinsics, torch.Generator().manual_seed(0), count=200)
     assert points.weight.sum(-1).tolist() == [200, 0, 0]  # the last detection has no mask of its own

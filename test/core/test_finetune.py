@@ -171,16 +171,17 @@ def test_visible_points_of_the_true_pose_are_read_at_their_own_depth_inside_the_
 
 def test_frames_are_read_as_an_image_is_at_run_time():
     g = generator()
-    rgb, depth, normals = (torch.rand(2, 6, 8, *more, generator=g) for more in ((3,), (), (3,)))
+    depth, normals = (torch.rand(2, 6, 8, *more, generator=g) for more in ((), (3,)))
+    rgb = torch.randint(0, 256, (2, 6, 8, 3), generator=g).byte()
     depth[:, :2] = 0
     masks = torch.rand(2, 3, 6, 8, generator=g) > 0.5
     has_mask = torch.tensor([[True, False, True], [True, True, False]])
     uv = torch.rand(2, 3, 40, 2, generator=g) * torch.tensor([10.0, 8.0]) - 1.5
-    source = FrameSource(rgb, depth, normals, masks, has_mask)
+    source = FrameSource(rgb / 255, depth, normals, masks, has_mask)
     read = source.sample(uv)
     assert not read.inside.all() and read.inside.any()
     for b in range(2):
-        channels = ImageChannels(rgb[b], depth[b], normals[b], masks[b].float(), has_mask[b])
+        channels = ImageChannels(rgb[b], depth[b], normals[b], masks[b], has_mask[b])
         alone = ImageSource(channels, torch.arange(3)[None]).sample(uv[b : b + 1])
         for f in dataclasses.fields(read):
             assert torch.equal(getattr(read, f.name)[b], getattr(alone, f.name)[0]), f.name

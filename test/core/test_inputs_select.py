@@ -104,9 +104,9 @@ def image_source():
     normals = torch.zeros(3, 4, 3)
     normals[..., 2] = -1
     normals[0, 0] = 0
-    masks = torch.stack((column == 1, row == 1)).float()
+    masks = torch.stack((column == 1, row == 1))
     channels = ImageChannels(
-        torch.stack((column, row, row * 0), -1), depth, normals, masks, torch.tensor([True, False])
+        torch.stack((column, row, row * 0), -1).byte(), depth, normals, masks, torch.tensor([True, False])
     )
     return ImageSource(channels, torch.tensor([[0, 1]]))
 
@@ -118,7 +118,7 @@ def read(source, *pixels):
 
 def test_an_image_is_read_at_the_nearest_pixel_centre():
     samples = read(image_source(), (0.0, 0.0), (1.4, 0.6), (3.4, 1.4), (-0.4, -0.4))
-    np.testing.assert_allclose(samples.rgb[0, 0, :, :2], [[0, 0], [1, 1], [3, 1], [0, 0]])
+    np.testing.assert_allclose(255 * samples.rgb[0, 0, :, :2], [[0, 0], [1, 1], [3, 1], [0, 0]], atol=1e-5)
     np.testing.assert_allclose(samples.depth_m[0, 1], [1, 12, 14, 1])
     assert samples.inside.all()
 
