@@ -69,6 +69,7 @@ class Probe:
         self._second = 1000
 
     def close(self):
+        self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
