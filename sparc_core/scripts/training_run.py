@@ -126,8 +126,7 @@ class TrainingRun:
         """Train to the end, or until it is interrupted."""
         with self.progress:
             self.trainer.run(self.report, self.should_stop, self.save, self.save_now)
-        # Before a process ends: the threads of a process group that is still open abort the one they are in.
-        self.trainer.accelerator.end_training()
+        self.trainer.leave()
         self.finish()
 
     def should_stop(self) -> bool:

@@ -94,6 +94,16 @@ class TrainingLoop(ABC):
                 self._save(save)
         self._save(save)
 
+    def leave(self) -> None:
+        """Part from the other processes, when all have run to the end. Nothing of `run`, `state` or
+        `load_state` is possible afterwards.
+
+        Gloo lets go of the tensors of a collective in a thread of its own, which aborts a process that has
+        begun to end; with a barrier behind it the last collective has none.
+        """
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+
     def state(self) -> dict:
         """Everything needed to go on as if the run had not been interrupted. With several processes all of
         them must call it: the random states of all are in it."""

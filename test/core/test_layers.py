@@ -18,6 +18,7 @@ ALLOWED = {
     "types": set(),
     "config": set(),
     "weights_file": {"config"},
+    "device": set(),
     "geometry": {"types"},
     "cad": {"types", "geometry"},
     "perception": {"types", "geometry", "cad", "config", "weights_file"},
@@ -25,7 +26,7 @@ ALLOWED = {
     "inputs": _BELOW_INPUTS,
     "refine": {*_BELOW_INPUTS, "network", "inputs", "config", "weights_file"},
     "retrieval": _BELOW_PIPELINE,
-    "pipeline": {*_BELOW_PIPELINE, "retrieval"},
+    "pipeline": {*_BELOW_PIPELINE, "retrieval", "device"},
     "baselines": {*_BELOW_PIPELINE, "retrieval"},
     "tracking": {"types", "geometry", "cad", "pipeline", "mapping"},
     "mapping": {"types", "geometry", "cad"},
@@ -36,6 +37,7 @@ ALLOWED = {
     "training": {*_BELOW_PIPELINE, "synth", "retrieval", "datasets", "baselines"},
     "evaluation": {
         *_BELOW_PIPELINE,
+        "device",
         "synth",
         "pipeline",
         "baselines",
@@ -48,6 +50,7 @@ ALLOWED = {
     },  # fmt: skip
     "scripts": {
         *_BELOW_PIPELINE,
+        "device",
         "retrieval",
         "pipeline",
         "baselines",

@@ -47,7 +47,7 @@ def main(checkpoint):
             "processes": second.processes, "digests": digests, "steps": [whole.step, first.step, second.step],
             "reports": len(log), "draws": [float(b) for b in boxes],
         }))  # fmt: skip
-    dist.destroy_process_group()
+    second.leave()
 
 
 if __name__ == "__main__":
