@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,8 @@ from sparc_core.files.sequence import (
     VideoFrame,
 )
 from sparc_core.files.trajectory import Trajectory, read_trajectory
+from sparc_core.scripts.align_image import DEFAULT_DEPTH_UNITS_PER_M
+from sparc_core.scripts.align_networks import Networks
 from sparc_core.types import Camera, Detection
 
 UP_AXES = {"z": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "-y": (0.0, -1.0, 0.0), "none": None}
@@ -91,7 +92,7 @@ class _Inputs:
             options.camera,
             None if options.detections is None else SequenceDetections(options.detections),
             None if options.depth is None else FrameFiles(options.depth, DEPTH_SUFFIXES, "depth images"),
-            options.depth_scale or read_depth_scale(options.camera) or 1000.0,
+            options.depth_scale or read_depth_scale(options.camera) or DEFAULT_DEPTH_UNITS_PER_M,
             None if options.poses is None else read_trajectory(options.poses),
             None if options.poses is None or axis is None else np.array(axis),
         )
@@ -135,9 +136,9 @@ class _Inputs:
             )
 
 
-def align_sequence(options: SequenceOptions, load_aligner: Callable, load_perception: Callable) -> None:
-    """Align every frame and write the lines, then the scene. load_aligner() gives an `Aligner`,
-    load_perception() a `Perception`; both are called after the inputs were found to be readable.
+def align_sequence(options: SequenceOptions, networks: Networks) -> None:
+    """Align every frame and write the lines, then the scene. The networks are loaded after the inputs were
+    found to be readable.
 
     Raises ValueError or OSError naming what was wrong; lines of frames before a bad one stay written.
     """
@@ -153,9 +154,9 @@ def align_sequence(options: SequenceOptions, load_aligner: Callable, load_percep
         max_hidden_s=KEPT_S, reinit_score=options.reinit_score,
         smoothing=SmoothingConfig() if options.smoothing else None,
     )  # fmt: skip
-    perception = load_perception()
+    perception = networks.load_perception(options.detections is not None, options.depth is not None)
     live_map = None if options.map is None else LiveMapConfig()
-    video = VideoAligner(load_aligner(), config, live_map=live_map)
+    video = VideoAligner(networks.load_aligner(), config, live_map=live_map)
     up = "-y" if inputs.trajectory is None else {"none": "z"}.get(options.world_up, options.world_up)
     room = RoomScene(video.aligner.cad_library, up) if options.scene is not None else None
     console, facts = Console(stderr=True), _facts(video, options)

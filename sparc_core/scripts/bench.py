@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +11,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-
-_runner = None  # of this worker process
+from sparc_core.scripts.workers import process_count, run_parts
 
 
 def bench(
@@ -37,10 +34,8 @@ def bench(
     records: Annotated[bool, typer.Option(help="Also write every object's errors to records.jsonl.")] = False,
 ) -> None:
     """Perfect, depth-camera and predicted channels, each with the right CAD model and with a similar one."""
-    from rich.progress import track as progress
-
     from sparc_core.device import find_device
-    from sparc_core.evaluation.bench import TRACKS, BenchConfig
+    from sparc_core.evaluation.bench import TRACKS, BenchConfig, BenchRunner
     from sparc_core.evaluation.bench_report import TrackRecords, markdown_table, summarise_track
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.methods import parse_trained
@@ -55,15 +50,9 @@ def bench(
         out.mkdir(parents=True, exist_ok=True)
         spec = parse_trained(method)
         arguments = (config, spec, device)
-        start_worker(*arguments)  # whatever is wrong with the arguments shows here
-    jobs = min(jobs or os.cpu_count() or 1, images)
-    found = []
-    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, arguments) as pool:
-        for part in progress(
-            pool.imap_unordered(run_room, range(images)), total=images, description="aligning"
-        ):
-            found += part
-    found.sort(key=lambda r: r["image"])  # the order of the processes must not show
+        BenchRunner(*arguments)  # whatever is wrong with the arguments shows here
+    jobs = process_count(jobs, images)
+    found = [record for room in run_parts(BenchRunner, arguments, images, jobs) for record in room]
     summaries = [
         summarise_track(name, TrackRecords.from_records([r for r in found if r["track"] == name]))
         for name in names
@@ -84,19 +73,3 @@ def bench(
         (out / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
     typer.echo(table)
     typer.echo(f"wrote {out}/bench.json, bench.md and plots")
-
-
-def start_worker(config, method, device: str) -> None:
-    """Load networks and CAD models once a process."""
-    global _runner
-    import torch
-
-    from sparc_core.evaluation.bench import BenchRunner
-
-    torch.set_num_threads(1)
-    _runner = BenchRunner(config, method, device)
-
-
-def run_room(number: int) -> list[dict]:
-    """The records of one room, in a worker process."""
-    return _runner.run(number)

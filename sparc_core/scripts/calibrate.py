@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sparc_core.scripts.bench import run_room, start_worker
 from sparc_core.scripts.errors import report_bad_input
+from sparc_core.scripts.workers import process_count, run_parts
 
 
 def command(
@@ -26,9 +24,7 @@ def command(
 ) -> None:
     """Scale the score's logit so that poses scored 0.8 are right in 80 % of the cases: for sensor depth and
     for predicted depth, each with free and with fixed scale; right and similar CAD models count alike."""
-    from rich.progress import track
-
-    from sparc_core.evaluation.bench import TRACKS, BenchConfig
+    from sparc_core.evaluation.bench import TRACKS, BenchConfig, BenchRunner
     from sparc_core.evaluation.bench_report import TrackRecords
     from sparc_core.evaluation.calibration import fit_calibration, reliability
     from sparc_core.evaluation.methods import MethodSpec
@@ -51,17 +47,12 @@ def command(
         }
         names = tuple(t.name for t in TRACKS if any(t.name in members for members in groups.values()))
         config = BenchConfig(images, seed, names, cad_library)
-    jobs = min(jobs or os.cpu_count() or 1, images)
-    found = []
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "uncalibrated.safetensors"
         save_weights(plain, network.state_dict(), dataclasses.replace(model, calibration=Calibration()))
         method = MethodSpec.of_file(plain, AlignerConfig())  # as `sparc align` runs it
-        with context.Pool(jobs, start_worker, (config, method, "cpu")) as pool:
-            rooms = pool.imap_unordered(run_room, range(images))
-            for part in track(rooms, total=images, description="aligning"):
-                found += part
+        rooms = run_parts(BenchRunner, (config, method, "cpu"), images, process_count(jobs, images))
+        found = [record for room in rooms for record in room]
     fitted = {}
     with report_bad_input():
         for group, members in groups.items():

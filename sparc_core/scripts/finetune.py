@@ -1,4 +1,5 @@
-"""`sparc finetune`: train the alignment network on from given weights, on recorded frames."""
+"""`sparc finetune`: train the alignment network on from given weights, on recorded frames or on pictures
+(`finetune_pictures.py`)."""
 
 from __future__ import annotations
 
@@ -11,14 +12,17 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
+from sparc_core.scripts.finetune_common import depth_identity, initial_weights
+from sparc_core.scripts.finetune_pictures import pictures
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command()(pictures)
 
 
 @app.callback()
 def _group() -> None:
-    """Train the alignment network on, on recorded frames with annotated poses."""
+    """Train the alignment network on, on frames with known poses."""
 
 
 @app.command()
@@ -99,7 +103,7 @@ def _prepare(told: RunOptions, options: _DataOptions, init: Path | None) -> Trai
         data = dataclasses.replace(settings.data, depth=options.depth)
         settings = dataclasses.replace(settings, data=data)
     use_device = told.use_device()
-    network, model = load_network(*_initial(told, init))
+    network, model = load_network(*initial_weights(told, init))
     sides = _open_sides(options, settings.data, use_device)
     processes = PartialState(cpu=use_device == "cpu").num_processes
     settings = settings.resolved(model, len(sides["train"].frames), processes)
@@ -123,20 +127,6 @@ def _prepare(told: RunOptions, options: _DataOptions, init: Path | None) -> Trai
     run = TrainingRun(told, settings, trainer, measure, write)
     run.start()
     return run
-
-
-def _initial(told: RunOptions, init: Path | None) -> tuple:
-    """What `load_network` is to load: the weights to begin with; for a resumed run those it has reached, and
-    where the configuration names a model, with that one."""
-    from sparc_core.config import from_dict, load_yaml
-    from sparc_core.pipeline import SHIPPED_WEIGHTS
-    from sparc_core.refine.model import ModelConfig
-
-    if told.resume:
-        return told.out / "weights.safetensors", "cpu"
-    named = (load_yaml(told.config) if told.config else {}).get("model")
-    model = None if named is None else from_dict(ModelConfig, named, f"{told.config}: model")
-    return init or SHIPPED_WEIGHTS, "cpu", model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,7 +170,7 @@ def _open_sides(options: _DataOptions, data, device: str) -> dict[str, _Side]:
     if predicts:
         perception = Perception.load(PerceptionConfig(depth=data.depth, download=options.download), device)
     facts = {
-        "depth": _identity(data.depth),
+        "depth": depth_identity(data.depth),
         "detections": None if options.detections is None else file_digest(options.detections),
         "min_visible": data.min_visible,
         "dataset": dataset.sources,
@@ -228,14 +218,6 @@ def _frames_of(dataset, scenes, cad: dict, min_visible: float, found, path: Path
             + ("visible enough" if found is None else "visible enough and detected")
         )
     return frames, library
-
-
-def _identity(depth: str) -> str:
-    """What a name of the depth stands for, files by their content."""
-    from sparc_core.evaluation.scan2cad.predict import predictor_identity
-    from sparc_core.perception.see import SHIPPED, WEIGHTS
-
-    return predictor_identity(str(WEIGHTS / "depth.safetensors") if depth == SHIPPED else depth)
 
 
 def _tell(sides: dict[str, _Side], settings, trainer) -> None:

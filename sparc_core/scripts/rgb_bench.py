@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +11,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-
-_runner = None  # of this worker process
+from sparc_core.scripts.workers import process_count, run_parts
 
 
 def rgb(
@@ -34,12 +31,10 @@ def rgb(
     records: Annotated[bool, typer.Option(help="Also write every object's errors to records.jsonl.")] = False,
 ) -> None:
     """Boxes, depth, normals and CAD models predicted from a picture, and the poses that come of them."""
-    from rich.progress import track as progress
-
     from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.methods import parse_trained
-    from sparc_core.evaluation.rgb_bench import TRACKS, RgbBenchConfig
+    from sparc_core.evaluation.rgb_bench import TRACKS, RgbBenchConfig, RgbBenchRunner
     from sparc_core.evaluation.rgb_report import markdown, summarise
     from sparc_core.perception.see import SHIPPED, PerceptionConfig
 
@@ -49,11 +44,10 @@ def rgb(
         perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, masks, min_score)
         spec = parse_trained(method)
         arguments = (config, perception, spec, retrieval, device)
-        start_worker(*arguments)  # whatever is wrong with the arguments shows here
+        runner = RgbBenchRunner.load(*arguments)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
-    jobs = min(jobs or os.cpu_count() or 1, images)
-    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, arguments) as pool:
-        rooms = list(progress(pool.imap(run_room, range(images)), total=images, description="aligning"))
+    jobs = process_count(jobs, images)
+    rooms = list(run_parts(RgbBenchRunner.load, arguments, images, jobs))
     summary = summarise(rooms, names)
     facts = {
         "bench": dataclasses.asdict(config),
@@ -68,12 +62,12 @@ def rgb(
     objects = [record for room in rooms for record in room["objects"]]
     if records:
         (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in objects))
-    _draw(summary["tracks"], objects, out)
+    _draw(summary["tracks"], objects, runner, out)
     typer.echo(markdown(summary))
     typer.echo(f"wrote {out}/rgb.json, rgb.md and plots")
 
 
-def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
+def _draw(summaries: list[dict], objects: list[dict], runner, out: Path) -> None:
     """The plots of all tracks, rankings of those with the detector's boxes, and a contact sheet of each."""
     from sparc_core.evaluation.picture_plots import plot_rankings
     from sparc_core.evaluation.pictured_rooms import TRACKS
@@ -81,7 +75,7 @@ def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
     from sparc_core.scripts.contact_sheets import file_stem, picture_source, write_contact_sheet
 
     plot_bench(summaries, out)
-    picture_of = picture_source(_runner.pictures)
+    picture_of = picture_source(runner.pictures)
     given = {track.name for track in TRACKS if track.boxes}
     ranked = [summary for summary in summaries if summary["track"] not in given]
     if ranked:
@@ -89,21 +83,5 @@ def _draw(summaries: list[dict], objects: list[dict], out: Path) -> None:
     for summary in summaries:
         rows = [record for record in objects if record["track"] == summary["track"]]
         path = out / f"cases_{file_stem(summary['track'])}.jpg"
-        if not write_contact_sheet(rows, picture_of, _runner.method.cad_library, path):
+        if not write_contact_sheet(rows, picture_of, runner.method.cad_library, path):
             typer.echo(f"{summary['track']}: nothing aligned is well visible; no contact sheet", err=True)
-
-
-def start_worker(config, perception, method, retrieval: str, device: str) -> None:
-    """Load networks and CAD models once a process."""
-    global _runner
-    import torch
-
-    from sparc_core.evaluation.rgb_bench import RgbBenchRunner
-
-    torch.set_num_threads(1)
-    _runner = RgbBenchRunner.load(config, perception, method, retrieval, device)
-
-
-def run_room(number: int) -> dict:
-    """All about one room, in a worker process."""
-    return _runner.run(number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +12,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-
-_runner = None  # of this worker process
+from sparc_core.scripts.workers import process_count, run_parts
 
 
 def rivals(
@@ -36,14 +34,12 @@ def rivals(
     repeats: Annotated[int, typer.Option(help="Of each latency; 0: none is measured.")] = 10,
 ) -> None:
     """One table for all methods: same pictures, detections, depth and CAD models."""
-    from rich.progress import track as progress
-
     from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.methods import MethodSpec
     from sparc_core.evaluation.papers import PAPER_ROWS
     from sparc_core.evaluation.rgb_bench import RgbBenchConfig
-    from sparc_core.evaluation.rivals import RIVAL_TRACKS
+    from sparc_core.evaluation.rivals import RIVAL_TRACKS, RivalsRunner
     from sparc_core.evaluation.rivals_report import markdown, summarise_rivals
     from sparc_core.perception.see import SHIPPED, PerceptionConfig
 
@@ -54,18 +50,16 @@ def rivals(
         config = RgbBenchConfig(images, seed, cad_library, tuple(track) if track else RIVAL_TRACKS)
         perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, "", min_score)
         arguments = (config, perception, specs, retrieval, device)
-        start_worker(*arguments)  # whatever is wrong with the arguments shows here
+        runner = RivalsRunner.load(*arguments)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
-        latency = _measure(specs, repeats, threads)  # before other processes take the cores
-    jobs = min(jobs or os.cpu_count() or 1, images)
+        latency = _measure(runner, specs, repeats, threads)  # before other processes take the cores
+    jobs = process_count(jobs, images)
     records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": []}
-    if _runner.accurate:
-        with multiprocessing.get_context("spawn").Pool(jobs, start_worker, arguments) as pool:
-            found = pool.imap(run_room, range(images))
-            for room in progress(found, total=images, description="aligning"):
-                for kind, rows in room.items():
-                    records[kind] += rows
-    summary = summarise_rivals(records, config.tracks, _runner.accurate, latency)
+    if runner.accurate:
+        for room in run_parts(RivalsRunner.load, arguments, images, jobs):
+            for kind, rows in room.items():
+                records[kind] += rows
+    summary = summarise_rivals(records, config.tracks, runner.accurate, latency)
     facts = {
         "bench": dataclasses.asdict(config),
         "perception": dataclasses.asdict(perception),
@@ -77,12 +71,12 @@ def rivals(
     }
     (out / "rivals.json").write_text(json.dumps(facts, indent=1))
     (out / "rivals.md").write_text(markdown(summary))
-    _draw(records, summary, out)
+    _draw(records, summary, runner, out)
     typer.echo(markdown(summary))
     typer.echo(f"wrote {out}/rivals.json, rivals.md and plots")
 
 
-def _measure(specs, repeats: int, threads: int) -> dict:
+def _measure(runner, specs, repeats: int, threads: int) -> dict:
     """{method: {objects: figures}}; nothing without repeats."""
     import torch
 
@@ -91,14 +85,14 @@ def _measure(specs, repeats: int, threads: int) -> dict:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     figures = {}
     for spec in specs:
-        figures[spec.name] = _runner.time(spec.name, repeats)
+        figures[spec.name] = runner.time(spec.name, repeats)
         shown = " / ".join(f"{f['median_ms']:.0f}" for f in figures[spec.name].values())
         typer.echo(f"{spec.name}: {shown} ms for {' / '.join(map(str, figures[spec.name]))} objects")
     torch.set_num_threads(1)
     return figures
 
 
-def _draw(records, summary: dict, out: Path) -> None:
+def _draw(records, summary: dict, runner, out: Path) -> None:
     """The plots of every track in a folder of its own, and accuracy against latency of all."""
     from sparc_core.evaluation.picture_plots import plot_accuracy_against_latency
     from sparc_core.evaluation.picture_report import MAIN
@@ -110,7 +104,7 @@ def _draw(records, summary: dict, out: Path) -> None:
     five = {name: figures[5]["median_ms"] for name, figures in summary["latency"].items()}
     if any(name in five for found in accuracy.values() for name in found):
         plot_accuracy_against_latency(five, accuracy, out / "latency.png")
-    picture_of = picture_source(_runner.pictures)
+    picture_of = picture_source(runner.pictures)
     for track, found in summary["tracks"].items():
         if not found:
             continue
@@ -120,21 +114,5 @@ def _draw(records, summary: dict, out: Path) -> None:
         for name in found:
             rows = [r for r in records["objects"] if (r["track"], r["method"]) == (track, name)]
             path = folder / f"cases_{file_stem(name)}.jpg"
-            if not write_contact_sheet(rows, picture_of, _runner.cad_library, path):
+            if not write_contact_sheet(rows, picture_of, runner.cad_library, path):
                 typer.echo(f"{name}, {track}: nothing aligned is well visible; no contact sheet", err=True)
-
-
-def start_worker(config, perception, specs, retrieval, device: str) -> None:
-    """Load networks and CAD models once a process."""
-    global _runner
-    import torch
-
-    from sparc_core.evaluation.rivals import RivalsRunner
-
-    torch.set_num_threads(1)
-    _runner = RivalsRunner.load(config, perception, specs, retrieval, device)
-
-
-def run_room(number: int) -> dict[str, list[dict]]:
-    """The records of one room, in a worker process."""
-    return _runner.run(number)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +11,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-
-_runner = None  # of this worker process
+from sparc_core.scripts.workers import process_count, run_parts
 
 
 def video(
@@ -39,12 +36,10 @@ def video(
     records: Annotated[bool, typer.Option(help="Also write every object's record to records.jsonl.")] = False,
 ) -> None:
     """Id switches, accuracy per image, jitter of what stands still, recovery from wrong poses, latency."""
-    from rich.progress import track as progress
-
     from sparc_core.device import find_device
     from sparc_core.evaluation.machine import describe_machine
     from sparc_core.evaluation.plots import plot_video
-    from sparc_core.evaluation.video import METHODS, VideoBenchConfig
+    from sparc_core.evaluation.video import METHODS, VideoBenchConfig, VideoRunner
     from sparc_core.evaluation.video_report import summarise_recoveries, summarise_video, video_table
     from sparc_core.synth.sequence_room import SequenceConfig
     from sparc_core.tracking.config import TrackerConfig
@@ -54,15 +49,14 @@ def video(
         layout = SequenceConfig(frames=frames)
         tracker = TrackerConfig(max_hidden_s=max_hidden_s)
         config = VideoBenchConfig(sequences, seed, names, cad_library, given_models, layout, tracker)
-        start_worker(config, weights, device)  # whatever is wrong with the arguments shows here
+        arguments = (config, weights, device)
+        VideoRunner(*arguments)  # whatever is wrong with the arguments shows here
         out.mkdir(parents=True, exist_ok=True)
-    jobs = min(jobs or os.cpu_count() or 1, sequences)
+    jobs = process_count(jobs, sequences)
     found: dict[str, list[dict]] = {"objects": [], "images": [], "recoveries": []}
-    with multiprocessing.get_context("spawn").Pool(jobs, start_worker, (config, weights, device)) as pool:
-        parts = pool.imap(run_sequence, range(sequences))
-        for part in progress(parts, total=sequences, description="sequences"):
-            for name, records_of_part in part.items():
-                found[name] += records_of_part
+    for part in run_parts(VideoRunner, arguments, sequences, jobs, "sequences"):
+        for name, records_of_part in part.items():
+            found[name] += records_of_part
     fps = config.sequence.fps
     of_method = {
         m.name: {name: [r for r in found[name] if r["method"] == m.name] for name in ("objects", "images")}
@@ -91,19 +85,3 @@ def video(
     typer.echo(table)
     typer.echo(f"tracks set wrong: {json.dumps(recoveries)}")
     typer.echo(f"wrote {out}/video.json, video.md and video.png")
-
-
-def start_worker(config, weights, device: str) -> None:
-    """Load network and CAD models once a process."""
-    global _runner
-    import torch
-
-    from sparc_core.evaluation.video import VideoRunner
-
-    torch.set_num_threads(1)
-    _runner = VideoRunner(config, weights, device)
-
-
-def run_sequence(number: int) -> dict[str, list[dict]]:
-    """The records of one sequence, in a worker process."""
-    return _runner.run(number)

@@ -1,0 +1,214 @@
+"""Pictures as training frames: truths, what the depth network makes of them, batches in turn, the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import furniture
+from typer.testing import CliRunner
+
+from sparc_core.config import from_dict, load_yaml
+from sparc_core.perception.depth_net import DepthNet, DepthNetConfig, OurDepthNormals
+from sparc_core.perception.predictor_file import save_predictor
+from sparc_core.perception.see import Perception
+from sparc_core.pipeline import SHIPPED_WEIGHTS
+from sparc_core.refine.model import load_network
+from sparc_core.scripts.main import app
+from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
+from sparc_core.synth.pictures import PictureConfig
+from sparc_core.training.frame_data import FrameData, FrameDataConfig
+from sparc_core.training.frame_store import NORMAL_STEPS, FrameStore
+from sparc_core.training.picture_frames import (
+    MixedData,
+    PictureImages,
+    PictureTuneConfig,
+    picture_frames,
+)
+from sparc_core.types import CATEGORIES
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "config/training/finetune_pictures.yaml"
+EXACT = FrameDataConfig(
+    detections=3, box_jitter=0.0, masks_own=1.0, masks_cut=0.0, masks_missing=0.0, normals_missing=0.0,
+    known_gravity=1.0, similar_model=0.0, unknown_extents=0.0, known_extents=0.0, threads=1,
+)  # fmt: skip
+SIZES = dict.fromkeys(CATEGORIES, 1.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four small pictures of the test furniture."""
+    out = tmp_path_factory.mktemp("pictures")
+    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(96, 64)))
+    lines = [write_picture(out, i, *pictures.draw(i)) for i in range(4)]
+    (out / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    return out
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Weights of a small depth network."""
+    path = tmp_path_factory.mktemp("depth") / "depth.safetensors"
+    torch.manual_seed(0)
+    config = DepthNetConfig(96, 64, (8, 8, 8))
+    save_predictor(path, DepthNet(config).state_dict(), config)
+    return path
+
+
+def store_of(folder, out, network=None):
+    perception = None if network is None else Perception(depth=OurDepthNormals.load(network))
+    return FrameStore(
+        PictureImages(PictureFolder(folder)),
+        "none" if network is None else "predicted",
+        out,
+        {},
+        SIZES,
+        perception,
+    )
+
+
+def test_a_frame_holds_the_truth_of_its_picture(folder):
+    pictures = PictureFolder(folder)
+    frames = picture_frames(pictures, furniture(), min_visible=0.0)
+    assert [frame.name for frame in frames] == ["000000", "000001", "000002", "000003"]
+    for position, frame in enumerate(frames):
+        picture = pictures.read(position)
+        named = {o.number: o for o in picture.objects}
+        assert (frame.camera.width, frame.camera.height) == (96, 64)
+        assert np.allclose((frame.camera.fx, frame.camera.cy), picture.intrinsics[[0, 3]])
+        assert np.allclose(frame.up_cam, picture.up_cam)
+        for target in frame.targets:
+            number = picture.object[target.mask][0] - 1
+            item = named[number]
+            np.testing.assert_array_equal(target.mask, picture.object == number + 1)
+            np.testing.assert_allclose(target.pose.R, item.R)
+            np.testing.assert_allclose((target.pose.t, target.pose.s), (item.T_m, item.S_m))
+            assert target.box_xyxy == tuple(item.box_xyxy) and target.cad == (item.model_id,)
+
+
+def test_only_what_is_visible_enough_is_trained_on(folder):
+    pictures = PictureFolder(folder)
+    everything = picture_frames(pictures, furniture(), min_visible=0.0)
+    most = picture_frames(pictures, furniture(), min_visible=0.9)
+    shares = {(e["number"], o["number"]): o["visible"] for e in pictures.entries for o in e["objects"]}
+    count = sum(len(frame.targets) for frame in most)
+    assert 0 < count < sum(len(frame.targets) for frame in everything)
+    assert count <= sum(share >= 0.9 for share in shares.values())
+    with pytest.raises(ValueError, match="visible enough"):
+        picture_frames(pictures, furniture(), min_visible=1.1)
+
+
+def test_the_channels_are_what_the_network_predicts(folder, network, tmp_path):
+    frame = picture_frames(PictureFolder(folder), furniture(), 0.0)[1]
+    channels = store_of(folder, tmp_path, network).load(frame)
+    picture = PictureFolder(folder).read(1)
+    np.testing.assert_array_equal(channels.rgb, picture.rgb)
+    seen = OurDepthNormals.load(network).predict(np.ascontiguousarray(picture.rgb), frame.camera)
+    np.testing.assert_allclose(channels.depth_m, seen.depth_m, atol=6e-4)
+    np.testing.assert_allclose(channels.normals_cam / NORMAL_STEPS, seen.normals_cam, atol=0.6 / NORMAL_STEPS)
+    np.testing.assert_array_equal(channels.masks, [target.mask for target in frame.targets])
+    assert np.abs(channels.depth_m - picture.depth_m).mean() > 0.1  # not the true depth
+
+
+def test_a_batch_points_at_the_objects(folder, tmp_path):
+    library = furniture()
+    frames = picture_frames(PictureFolder(folder), library, 0.0)
+    data = FrameData(
+        frames, library, store_of(folder, tmp_path), EXACT, load_network(SHIPPED_WEIGHTS)[1].inputs
+    )
+    batch = data.batch(4, torch.Generator().manual_seed(0))
+    for b in range(4):
+        for n in torch.nonzero(batch.frame.object_valid[b])[:, 0].tolist():
+            centre = batch.truth.T[b, n]
+            fx, fy, cx, cy = batch.frame.intrinsics[b].tolist()
+            u, v = fx * centre[0] / centre[2] + cx, fy * centre[1] / centre[2] + cy
+            x0, y0, x1, y1 = batch.frame.boxes_xyxy[b, n].tolist()
+            grown = 0.6 * max(x1 - x0, y1 - y0) + 20  # what is hidden or cut off lies outside the box
+            assert x0 - grown < u < x1 + grown and y0 - grown < v < y1 + grown
+    inside = batch.box_samples.mask * batch.frame.object_valid[..., None]
+    assert inside.sum() > 20
+
+
+class Recorded:
+    """Training data that tell only which image is next."""
+
+    def __init__(self, name):
+        self.name, self.images, self.cad = name, 0, None
+
+    def batch(self, images, generator):
+        self.images += images
+        return f"{self.name}{self.images}"
+
+    def seek(self, images):
+        self.images = images
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.7, 1.0])
+def test_batches_come_in_turn_and_go_on_where_they_were(share):
+    mixed = MixedData(Recorded("a"), Recorded("b"), share, images=4)
+    whole = [mixed.batch(4, None) for _ in range(20)]
+    assert sum(name.startswith("b") for name in whole) == round(20 * share)
+    for batches in (0, 1, 7, 13):
+        again = MixedData(Recorded("a"), Recorded("b"), share, images=4)
+        again.seek(batches * 4)
+        assert [again.batch(4, None) for _ in range(20 - batches)] == whole[batches:]
+    with pytest.raises(ValueError, match="4 images were announced, got 5"):
+        mixed.batch(5, None)
+
+
+TINY = {
+    "steps": 4, "images": 2, "refinements": 2, "warmup_steps": 1, "picture_share": 0.5,
+    "loss": {"points": 50},
+    "data": {"detections": 2, "scenes": {"objects": 2, "clutter": 1}},
+    "pictures": {"detections": 2, "threads": 1},
+}  # fmt: skip
+
+
+def tune(folder, out, values, *arguments):
+    config = out.parent / "tune.yaml"
+    config.write_text(json.dumps(values))
+    return CliRunner().invoke(app, [
+        "finetune", "pictures", "--pictures", str(folder), "--validation", str(folder),
+        "--config", str(config), "--out", str(out), "--cache", str(out.parent),
+        "--cad-library", "procedural:0-1", "--validation-library", "procedural:0-1",
+        "--validation-images", "2", "--device", "cpu", "--threads", "1", *map(str, arguments),
+    ])  # fmt: skip
+
+
+def test_the_command_trains_the_shipped_network_on_and_resumes(folder, network, tmp_path):
+    values = TINY | {"pictures": TINY["pictures"] | {"depth": str(network)}}
+    done = tune(folder, tmp_path / "run", values)
+    assert done.exit_code == 0, done.output
+    assert "4 pictures to train on, 4 to validate on" in done.output and "finished at step 4" in done.output
+    before, after = load_network(SHIPPED_WEIGHTS)[0], load_network(tmp_path / "run/weights.safetensors")[0]
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert all(moved)
+    assert len(list(tmp_path.glob("channels/predicted-*/pictures/*.npz"))) >= 3
+    longer = tune(folder, tmp_path / "run", values | {"steps": 6}, "--resume")
+    assert longer.exit_code == 0 and "resumed at step 4" in longer.output, longer.output
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"picture_share": 0.0}, "picture_share must be in"),
+        ({"pictures": {"depth": "sensor"}}, "pictures have no sensor"),
+        ({"pictures": {"depth": "nowhere.safetensors"}}, "nowhere.safetensors"),
+    ],
+)
+def test_wrong_values_are_named(folder, tmp_path, values, message):
+    done = tune(folder, tmp_path / "run", TINY | values)
+    assert done.exit_code == 2 and message in " ".join(done.output.split()), done.output
+
+
+def test_a_library_without_the_pictures_models_is_named(folder, tmp_path):
+    shown = PictureFolder(folder).entries[0]["objects"][0]["model_id"]
+    done = tune(folder, tmp_path / "run", TINY, "--hold-out", shown)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and f"CAD models ['{shown}'" in said and "are missing" in said
+
+
+def test_the_example_configuration_is_one():
+    settings = from_dict(PictureTuneConfig, load_yaml(EXAMPLE), str(EXAMPLE))
+    assert settings.pictures.depth == "shipped" and settings.picture_share == 0.5
