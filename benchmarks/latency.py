@@ -64,17 +64,20 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
     generator = torch.Generator(aligner.device).manual_seed(0)
     prepare = (image.rgb, image.camera, image.detections, image.depth_m, aligner.cad_library, aligner.config,
                aligner.device)  # fmt: skip
-    prepared = prepare_image(*prepare)
-    batch = build_search(
-        prepared, aligner.cad, aligner.model_config.n_mul, aligner.config, aligner.cad_library
-    )
-    every = torch.arange(len(batch.block), device=aligner.device)
-    first = every[batch.start == 0]
 
-    def search(rows):
+    def fresh():
+        prepared = prepare_image(*prepare)
+        return prepared, build_search(
+            prepared, aligner.cad, aligner.model_config.n_mul, aligner.config, aligner.cad_library
+        )
+
+    def search(prepared, batch, rows):
         found = Search(aligner.network, aligner.model_config, aligner.cad, batch, aligner.config).run(rows)
         return fit_search_results(found, prepared, aligner.cad, SENSOR) if aligner.config.depth_fit else found
 
+    prepared, batch = fresh()
+    every = torch.arange(len(batch.block), device=aligner.device)
+    first = every[batch.start == 0]
     found = Search(aligner.network, aligner.model_config, aligner.cad, batch, aligner.config).run(every)
 
     samples = batch.source.sample(select_box_pixels(batch.block_frame, inputs.n_bbox, generator))
@@ -96,20 +99,22 @@ def _measure(aligner: Aligner, image, repeats: int) -> dict[str, dict[str, float
         "assembly": assemble,
         "forward": forward,
         "fit": lambda: fit_search_results(found, prepared, aligner.cad, SENSOR),
-        "search": lambda: search(every),
-        "video": lambda: search(first),
     }
-    return {name: _time(stage, repeats, aligner.device) for name, stage in stages.items()}
+    # an image keeps the normals that were fitted where it was read: each search gets one of its own
+    whole = {"search": lambda image: search(*image, every), "video": lambda image: search(*image, first)}
+    times = {name: _time(lambda _, s=stage: s(), repeats, aligner.device) for name, stage in stages.items()}
+    return times | {name: _time(stage, repeats, aligner.device, fresh) for name, stage in whole.items()}
 
 
 @torch.no_grad()
-def _time(stage, repeats: int, device: torch.device) -> dict[str, float]:
+def _time(stage, repeats: int, device: torch.device, before=lambda: None) -> dict[str, float]:
+    """Of stage(before()), what `before` takes left out."""
     for _ in range(3):
-        stage()
+        stage(before())
     times = []
     for _ in range(repeats):
-        clock = StageClock(device)
-        clock.measure("stage", stage)
+        clock, given = StageClock(device), before()
+        clock.measure("stage", stage, given)
         times.append(clock.total_ms["stage"])
     deciles = statistics.quantiles(times, n=10)
     return {

@@ -27,10 +27,10 @@ from sparc_core.perception.plane_fit import (
     plane_normals,
 )
 
-TILE = 8  # blocks to the side: what is fitted together
+TILE = 16  # blocks to the side: what is fitted together
 BORROW = 2  # blocks to the side
 BORROW_BELOW, BORROW_GAIN = 23.0, 2.0  # sums of weights, at most 25
-TILES_AT_ONCE, PIXELS_AT_ONCE = 256, 32768  # on a CPU: what stays in its cache
+TILES_AT_ONCE, PIXELS_AT_ONCE = 64, 32768  # on a CPU: what stays in its cache
 
 
 class DepthNormals:
