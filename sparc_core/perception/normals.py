@@ -30,6 +30,7 @@ from sparc_core.perception.plane_fit import (
 TILE = 16  # blocks to the side: what is fitted together
 BORROW = 2  # blocks to the side
 BORROW_BELOW, BORROW_GAIN = 23.0, 2.0  # sums of weights, at most 25
+EXPECTED = 0.25  # of a box' size, to each side of it: where most of what is read lies
 TILES_AT_ONCE, PIXELS_AT_ONCE = 64, 32768  # on a CPU: what stays in its cache
 
 
@@ -66,9 +67,13 @@ class DepthNormals:
         )
 
     def expect(self, boxes_xyxy: torch.Tensor) -> None:
-        """Fit around the boxes (N, 4) pixels of every image at once: many small reads cost more."""
+        """Fit in and around the boxes (N, 4) pixels of every image at once: many small reads cost more."""
         span = 2 * TILE
-        low, high = (boxes_xyxy[:, :2] // span).long(), (boxes_xyxy[:, 2:] // span).long() + 1
+        grown = EXPECTED * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
+        low, high = (
+            ((boxes_xyxy[:, :2] - grown) // span).long(),
+            ((boxes_xyxy[:, 2:] + grown) // span).long() + 1,
+        )
         wanted = torch.zeros_like(self.finish_waits)
         for (left, top), (right, bottom) in zip(low.clamp(min=0).tolist(), high.tolist(), strict=True):
             wanted[:, top:bottom, left:right] = True
@@ -199,8 +204,11 @@ def _in_tiles(values: torch.Tensor) -> torch.Tensor:
 
 def _waiting(waits: torch.Tensor, batch, row, column) -> tuple[torch.Tensor, ...]:
     """Image, row and column of the tiles that hold the given blocks and still wait; they do no longer."""
+    tiles = batch, row // TILE, column // TILE
+    if not waits[tiles].any():
+        return (row.new_empty(0),) * 3
     wanted = torch.zeros_like(waits)
-    wanted[batch, row // TILE, column // TILE] = True
+    wanted[tiles] = True
     wanted &= waits
     waits &= ~wanted
     return torch.nonzero(wanted).unbind(1)
