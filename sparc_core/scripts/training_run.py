@@ -126,8 +126,8 @@ class TrainingRun:
         """Train to the end, or until it is interrupted."""
         with self.progress:
             self.trainer.run(self.report, self.should_stop, self.save, self.save_now)
-        self.trainer.leave()
         self.finish()
+        self.trainer.leave()
 
     def should_stop(self) -> bool:
         return self.interrupted or time.monotonic() > self.deadline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -95,14 +97,17 @@ class TrainingLoop(ABC):
         self._save(save)
 
     def leave(self) -> None:
-        """Part from the other processes, when all have run to the end. Nothing of `run`, `state` or
-        `load_state` is possible afterwards.
+        """End this process, with status 0, when it is one of several and all have run to the end; a process
+        that is alone goes on.
 
-        Gloo lets go of the tensors of a collective in a thread of its own, which aborts a process that has
-        begun to end; with a barrier behind it the last collective has none.
+        Gloo lets go of the tensors of a collective in threads of its own, which PyTorch's wrapper of the
+        network keeps alive; one that does so while Python is taken apart aborts the process.
         """
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        if self.processes > 1:
+            self.accelerator.wait_for_everyone()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
     def state(self) -> dict:
         """Everything needed to go on as if the run had not been interrupted. With several processes all of
