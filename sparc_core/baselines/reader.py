@@ -19,9 +19,10 @@ from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.mask_rcnn import MaskRcnnConfig, build_mask_rcnn
 from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.prepare import PreparedImage
+from sparc_core.perception.see import WEIGHTS
 from sparc_core.types import CATEGORIES
 
-SHIPPED_DETECTOR = Path(__file__).parents[1] / "weights" / "detector.safetensors"
+SHIPPED_DETECTOR = WEIGHTS / "detector.safetensors"
 
 
 class RegionReader:

@@ -24,12 +24,13 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.config import from_dict, load_yaml, to_dict
 from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.perception.see import SHIPPED
 from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner, AlignerConfig, retrieval_file
 from sparc_core.refine.model import ModelConfig, load_network
 from sparc_core.types import AlignmentResult, Camera, Detection
 from sparc_core.weights_file import read_weights
 
-SHIPPED, SEARCH = "shipped", "search"
+SEARCH = "search"
 FORM = "[NAME=]FILE, FIRST+FILE or FIRST+search+FILE, with options behind: ,OPTION=VALUE"
 YAML_SUFFIXES = (".yaml", ".yml")
 # as in the papers: as many tokens as in training, one look at each start, no fit to the depth

@@ -20,31 +20,49 @@ NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
 class DepthFigures:
     """Collects pixels of many images. AbsRel: mean of |d − d*| / d*; δ: share within a factor of 1.25;
     normals: shares within `NORMAL_LIMITS_DEG`. The mean over images, each image over its pixels, as is
-    usual."""
+    usual; and over the pixels of objects alone ("object_…"), which floors and walls do not embellish."""
 
     rows: list[dict] = field(default_factory=list)
 
-    def add(self, depth_m, normals_cam, true_depth_m, true_normals_cam) -> None:
-        """One image: (H, W) depths and (H, W, 3) normals, 0 where the truth is not known."""
-        known = true_depth_m > 0
-        d, truth = np.maximum(depth_m[known], 1e-3), true_depth_m[known]
-        faces = np.linalg.norm(true_normals_cam, axis=-1) > 0.5
-        cosine = (normals_cam[faces] * true_normals_cam[faces]).sum(-1)
-        cosine /= np.linalg.norm(true_normals_cam[faces], axis=-1)
-        angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        if not len(d) or not len(angle):
+    def add(self, depth_m, normals_cam, true_depth_m, true_normals_cam, on_object) -> None:
+        """One image: (H, W) depths and (H, W, 3) normals, 0 where the truth is not known; on_object (H, W)
+        bool."""
+        row = _depth_row(depth_m, normals_cam, true_depth_m, true_normals_cam)
+        if not row:
             return
-        row = {
-            "abs_rel": float(np.mean(np.abs(d - truth) / truth)),
-            "delta": float(np.mean(np.maximum(d / truth, truth / d) < DELTA)),
-        }
-        row |= {f"normals_{limit:g}": float((angle <= limit).mean()) for limit in NORMAL_LIMITS_DEG}
-        self.rows.append(row)
+        known = on_object.astype(np.float32)
+        alone = _depth_row(
+            depth_m, normals_cam, true_depth_m * known, true_normals_cam * known[..., None]
+        ) or dict.fromkeys(row, np.nan)
+        self.rows.append(row | {f"object_{name}": value for name, value in alone.items()})
 
     def summary(self) -> dict[str, float]:
         """Means over the images; NaN of none."""
         names = ("abs_rel", "delta", *(f"normals_{limit:g}" for limit in NORMAL_LIMITS_DEG))
-        return {n: round(float(np.mean([row[n] for row in self.rows] or [np.nan])), 4) for n in names}
+        names += tuple(f"object_{name}" for name in names)
+        return {n: round(_mean([row[n] for row in self.rows]), 4) for n in names}
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _depth_row(depth_m, normals_cam, true_depth_m, true_normals_cam) -> dict[str, float]:
+    """The figures of one image; none where it has no pixels with a truth."""
+    known = true_depth_m > 0
+    d, truth = np.maximum(depth_m[known], 1e-3), true_depth_m[known]
+    faces = np.linalg.norm(true_normals_cam, axis=-1) > 0.5
+    cosine = (normals_cam[faces] * true_normals_cam[faces]).sum(-1)
+    cosine /= np.linalg.norm(true_normals_cam[faces], axis=-1)
+    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    if not len(d) or not len(angle):
+        return {}
+    row = {
+        "abs_rel": float(np.mean(np.abs(d - truth) / truth)),
+        "delta": float(np.mean(np.maximum(d / truth, truth / d) < DELTA)),
+    }
+    return row | {f"normals_{limit:g}": float((angle <= limit).mean()) for limit in NORMAL_LIMITS_DEG}
 
 
 @dataclass(eq=False)
@@ -100,14 +118,16 @@ class BoxFigures:
 
 
 def measure_depth(predictor: DepthNormals, folder: PictureFolder, count: int) -> dict[str, float]:
-    """`DepthFigures` of a predictor on the first `count` pictures of a folder."""
+    """`DepthFigures` of a predictor that is told gravity, on the first `count` pictures of a folder."""
     figures = DepthFigures()
     for i in range(min(count, len(folder))):
-        picture = folder.read(i, ("depth", "normal"))
+        picture = folder.read(i)
         height, width = picture.rgb.shape[:2]
-        camera = Camera(width, height, *(float(v) for v in picture.intrinsics))
+        intrinsics = (float(v) for v in picture.intrinsics)
+        camera = Camera(width, height, *intrinsics, up_cam=tuple(picture.up_cam))
         found = predictor.predict(picture.rgb, camera)
-        figures.add(found.depth_m, found.normals_cam, picture.depth_m, picture.normal_cam)
+        truth = (picture.depth_m, picture.normal_cam, picture.object > 0)
+        figures.add(found.depth_m, found.normals_cam, *truth)
     return figures.summary()
 
 

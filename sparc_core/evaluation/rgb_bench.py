@@ -74,7 +74,8 @@ class RgbBenchRunner:
         room, picture = taken.room, taken.picture
         alone = self.perception.see(picture.rgb, room.camera)
         depth = DepthFigures()
-        depth.add(alone.depth_m, alone.normals_cam, picture.depth_m, picture.normal_cam)
+        truth = (picture.depth_m, picture.normal_cam, picture.object >= 0)
+        depth.add(alone.depth_m, alone.normals_cam, *truth)
         objects, predictions = [], []
         for track in self.tracks:
             found = self._run_track(track, number, taken, alone)

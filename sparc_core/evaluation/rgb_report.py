@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparc_core.evaluation.perception import BoxFigures, DepthFigures
+from sparc_core.evaluation.perception import NORMAL_LIMITS_DEG, BoxFigures, DepthFigures
 from sparc_core.evaluation.picture_report import summarise_pictures
 from sparc_core.evaluation.pictured_rooms import TRACKS
 from sparc_core.evaluation.ranking import ranking_table
@@ -38,6 +38,15 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
     }
 
 
+def _depth_figures(depth: dict, of: str = "") -> str:
+    """In words; of: what the names of the figures begin with."""
+    shares = ", ".join(
+        f"{limit:g}° {100 * depth[f'{of}normals_{limit:g}']:.1f} %" for limit in NORMAL_LIMITS_DEG
+    )
+    near = 100 * depth[f"{of}delta"]
+    return f"depth AbsRel {depth[f'{of}abs_rel']:.3f}, δ < 1.25 {near:.1f} %; normals within {shares}"
+
+
 def markdown(summary: dict) -> str:
     """Perception's figures in a line, a table of the tracks, and one of the scores by which the results of
     the tracks with the detector's boxes can be ranked."""
@@ -47,10 +56,8 @@ def markdown(summary: dict) -> str:
         "| 20 / 20 / 20 and right model |"
     )
     lines = [
-        f"Box AP50 {100 * boxes['box_ap50']:.1f}, AP {100 * boxes['box_ap']:.1f}; depth AbsRel "
-        f"{depth['abs_rel']:.3f}, δ < 1.25 {100 * depth['delta']:.1f} %; normals within 11.25° "
-        f"{100 * depth['normals_11.25']:.1f} %, 22.5° {100 * depth['normals_22.5']:.1f} %, 30° "
-        f"{100 * depth['normals_30']:.1f} % ({summary['images']} pictures)",
+        f"Box AP50 {100 * boxes['box_ap50']:.1f}, AP {100 * boxes['box_ap']:.1f}; {_depth_figures(depth)}; "
+        f"of objects alone {_depth_figures(depth, 'object_')} ({summary['images']} pictures)",
         "",
         head,
         "|" + "---|" * (head.count("|") - 1),

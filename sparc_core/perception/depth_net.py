@@ -1,7 +1,8 @@
 """Depth and normals from one image, each pixel with a distribution (Multi-SPARC section 4, after Bae et al.).
 
 A light encoder–decoder. Beside the colours it sees the ray of every pixel, so that it can serve cameras of
-any field of view. Depth is a Gaussian about the predicted mean; a normal has an angular von Mises–Fisher
+any field of view, and gravity where it is known: a floor's depth is then known but for the camera's height.
+Depth is a Gaussian about the predicted mean; a normal has an angular von Mises–Fisher
 distribution, whose concentration says how far off it may be.
 """
 
@@ -25,17 +26,21 @@ from sparc_core.types import Camera
 
 MIN_LOG_SIGMA, MAX_LOG_SIGMA = -4.0, 1.0
 MIN_KAPPA = 0.01
+MIN_DESCENT = 0.05  # per metre of depth, of rays that will meet a floor
+GEOMETRY = 7  # channels of `geometry_image`
 
 
 @dataclass(frozen=True)
 class DepthNetConfig:
     """width_px, height_px: the size in training; images of another shape are scaled to about as many pixels
-    of their own shape (`working_size`). channels of the decoder at strides 2, 4 and 8. depth_m: what an
-    output of 0 means; outputs are logarithms against it."""
+    of their own shape (`working_size`). channels of the decoder at strides 2, 4 and 8. attention: layers in
+    which all of the image is compared with all of it, at stride 16. depth_m: what an output of 0 means;
+    outputs are logarithms against it."""
 
     width_px: int = 320
     height_px: int = 240
     channels: tuple[int, int, int] = (48, 64, 96)
+    attention: int = 2
     depth_m: float = 2.5
 
     def __post_init__(self):
@@ -58,31 +63,38 @@ class DepthOutput:
 
 
 class DepthNet(nn.Module):
-    """RGB and rays in, `DepthOutput` at half the size out."""
+    """RGB, rays and gravity in, `DepthOutput` at half the size out."""
 
     def __init__(self, config: DepthNetConfig):
         super().__init__()
         self.config = config
         fine, middle, coarse = config.channels
-        self.trunk = ResnetTrunk(in_channels=5)
+        self.trunk = ResnetTrunk(in_channels=3 + GEOMETRY)
         self.context = nn.Sequential(
             _block(CHANNELS[2], coarse, 1),
             _block(coarse, coarse, 3, dilation=2),
             _block(coarse, coarse, 3, dilation=4),
         )
+        self.place = nn.Conv2d(GEOMETRY, coarse, 1)
+        self.attention = nn.ModuleList([
+            nn.TransformerEncoderLayer(coarse, 4, 2 * coarse, 0.0, batch_first=True, norm_first=True)
+            for _ in range(config.attention)
+        ])  # fmt: skip
         self.lateral = nn.ModuleList([_block(CHANNELS[1], coarse, 1), _block(CHANNELS[0], middle, 1)])
         self.merge = nn.ModuleList([_block(coarse, middle, 3), _block(middle, fine, 3)])
-        self.shallow = _block(5, 16, 5, stride=2)
+        self.shallow = _block(3 + GEOMETRY, 16, 5, stride=2)
         self.last = _block(fine + 16, fine, 3)
         self.head = nn.Conv2d(fine, 6, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, rgb: torch.Tensor, rays: torch.Tensor) -> DepthOutput:
-        """rgb (B, 3, H, W) in [0, 1]; rays (B, 2, H, W) x/z and y/z."""
-        images = torch.cat(((rgb - 0.45) / 0.25, rays / 0.5), 1)
+    def forward(self, rgb: torch.Tensor, rays: torch.Tensor, up_cam: torch.Tensor) -> DepthOutput:
+        """rgb (B, 3, H, W) in [0, 1]; rays (B, 2, H, W) x/z and y/z; up_cam (B, 3) against gravity, unit, or
+        zero where that is not known."""
+        geometry = geometry_image(rays, up_cam)
+        images = torch.cat(((rgb - 0.45) / 0.25, geometry), 1)
         at_4, at_8, at_16 = self.trunk(images)
-        x = _twice(self.context(at_16), at_8)
+        x = _twice(self._compared(self.context(at_16), geometry), at_8)
         x = self.merge[0](x + self.lateral[0](at_8))
         x = _twice(x, at_4)
         x = self.merge[1](x + self.lateral[1](at_4))
@@ -98,6 +110,16 @@ class DepthNet(nn.Module):
             F.normalize(facing + out[:, 2:5], dim=1),
             F.softplus(out[:, 5] + 1) + MIN_KAPPA,
         )
+
+    def _compared(self, x: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) features after attention among all their places."""
+        if not self.attention:
+            return x
+        x = x + self.place(F.interpolate(geometry, x.shape[-2:], mode="area"))
+        places = x.flatten(2).transpose(1, 2)
+        for layer in self.attention:
+            places = layer(places)
+        return places.transpose(1, 2).reshape(x.shape)
 
 
 def _block(inside: int, outside: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -120,6 +142,18 @@ def ray_image(intrinsics: torch.Tensor, height: int, width: int) -> torch.Tensor
     fx, fy, cx, cy = (v[:, None, None] for v in intrinsics.unbind(-1))
     shape = (len(intrinsics), height, width)
     return torch.stack((((x - cx) / fx).expand(shape), ((y[:, None] - cy) / fy).expand(shape)), 1)
+
+
+def geometry_image(rays: torch.Tensor, up_cam: torch.Tensor) -> torch.Tensor:
+    """(B, `GEOMETRY`, H, W) what is known of every pixel's ray, in small numbers: its x and y, up as three
+    channels, how much it rises per metre of depth, and the logarithm of the depth of a floor one metre below
+    the camera. All but the first two are 0 where gravity is not known. rays (B, 2, H, W); up_cam (B, 3)."""
+    up = up_cam[:, :, None, None]
+    known = (up.square().sum(1, keepdim=True) > 0.25).to(rays.dtype)
+    rise = (up[:, :2] * rays).sum(1, keepdim=True) + up[:, 2:]
+    floor = -torch.log((-rise).clamp(min=MIN_DESCENT))
+    shape = (-1, -1, *rays.shape[-2:])
+    return torch.cat((rays / 0.5, up.expand(shape), rise, known * floor), 1)
 
 
 def normal_error_deg(kappa: torch.Tensor) -> torch.Tensor:
@@ -161,7 +195,8 @@ class OurDepthNormals:
         def distributions(network: DepthNet, device) -> DepthOutput:
             intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=device)
             rgb = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float() / 255
-            return network(rgb, ray_image(intrinsics, size[1], size[0]))
+            up = torch.tensor([camera.up_cam or (0.0, 0.0, 0.0)], dtype=torch.float32, device=device)
+            return network(rgb, ray_image(intrinsics, size[1], size[0]), up)
 
         found = self.network.run(distributions)
         depth = _resized(found.log_depth.exp()[0], width, height)

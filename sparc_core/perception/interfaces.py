@@ -38,7 +38,8 @@ class DepthNormals(Protocol):
     """Predicts depth and normals from an image."""
 
     def predict(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
-        """Depth and normals of every pixel. The camera has the image's size and no distortion."""
+        """Depth and normals of every pixel. The camera has the image's size and no distortion; predictors may
+        make use of its gravity."""
         ...
 
 

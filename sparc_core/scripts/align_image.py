@@ -12,29 +12,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sparc_core.files.cameras import read_camera, read_depth_scale
+from sparc_core.files.cameras import read_camera
 from sparc_core.files.detections import read_detections
 from sparc_core.files.images import read_depth, read_image, write_image
 from sparc_core.files.results import write_result
+from sparc_core.scripts.align_inputs import InputOptions
 from sparc_core.scripts.align_networks import Networks
 from sparc_core.types import AlignmentResult, Camera, Detection
 
-DEFAULT_DEPTH_UNITS_PER_M = 1000.0
-
 
 @dataclass(frozen=True)
-class ImageOptions:
-    """image, camera (CAMERA.json), detections (DETS.json; None: a detector finds them), depth (image, or
-    None) with its units per metre (None: the camera file's, else 1000) and whether it is predicted. Written:
-    out (RESULT.json), overlay (picture), scene (.glb or .html)."""
+class ImageOptions(InputOptions):
+    """Written besides: overlay (picture), scene (.glb or .html)."""
 
-    image: Path
-    camera: Path
-    out: Path
-    detections: Path | None = None
-    depth: Path | None = None
-    depth_scale: float | None = None
-    depth_predicted: bool = False
     overlay: Path | None = None
     scene: Path | None = None
 
@@ -73,33 +63,17 @@ def align_image(options: ImageOptions, networks: Networks, console: Console, err
 
 def _read_inputs(options: ImageOptions) -> _Inputs:
     """Everything the aligner needs, with sizes that agree. Raises ValueError or OSError."""
-    depth, depth_scale = options.depth, options.depth_scale
-    if depth_scale is not None and depth is None:
-        raise ValueError(f"--depth-scale: expected only together with --depth, got {depth_scale:g} alone")
-    intrinsics = read_camera(options.camera)
-    image_rgb = read_image(options.image)
-    _check_size(options.image, image_rgb, intrinsics, options.camera)
+    units_per_m = options.depth_units_per_m()
+    camera = read_camera(options.camera)
+    image_rgb = read_image(options.source)
+    options.check_size(options.source, image_rgb, camera)
     depth_m = None
-    if depth is not None:
-        if depth_scale is None:
-            depth_scale = read_depth_scale(options.camera) or DEFAULT_DEPTH_UNITS_PER_M
-        depth_m = read_depth(depth, depth_scale)
-        _check_size(depth, depth_m, intrinsics, options.camera)
+    if options.depth is not None:
+        depth_m = read_depth(options.depth, units_per_m)
+        options.check_size(options.depth, depth_m, camera)
     found = None if options.detections is None else read_detections(options.detections)
-    for index, detection in enumerate(found or ()):
-        if detection.mask is not None:
-            where = f"{options.detections}: detection {index}: mask"
-            _check_size(where, detection.mask, intrinsics, options.camera)
-    return _Inputs(image_rgb, intrinsics, found, depth_m)
-
-
-def _check_size(name, pixels, camera: Camera, camera_path: Path) -> None:
-    height, width = pixels.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ValueError(
-            f"{name}: expected {camera.width}×{camera.height} pixels as {camera_path} says, "
-            f"got {width}×{height}"
-        )
+    options.check_masks(options.detections, found or (), camera)
+    return _Inputs(image_rgb, camera, found, depth_m)
 
 
 def _plain(config) -> dict:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sparc_core.files.cameras import read_camera, read_depth_scale
+from sparc_core.files.cameras import read_camera
 from sparc_core.files.images import read_depth
 from sparc_core.files.results import result_to_json
 from sparc_core.files.sequence import (
@@ -27,7 +27,7 @@ from sparc_core.files.sequence import (
     VideoFrame,
 )
 from sparc_core.files.trajectory import Trajectory, read_trajectory
-from sparc_core.scripts.align_image import DEFAULT_DEPTH_UNITS_PER_M
+from sparc_core.scripts.align_inputs import InputOptions
 from sparc_core.scripts.align_networks import Networks
 from sparc_core.types import Camera, Detection
 
@@ -37,21 +37,11 @@ KEPT_S = 36_000.0  # a recording is looked at as a whole: what left the view is 
 
 
 @dataclass(frozen=True)
-class SequenceOptions:
-    """What belongs to the images: source (folder or video), camera (CAMERA.json), detections (folder or
-    .jsonl; None: a detector finds them), depth (folder, or None) with its units per metre (None: the camera
-    file's) and whether it is predicted, poses (trajectory, or None) with the axis of theirs that is up. fps,
-    every: as for `ImageSequence`. smoothing, reinit_score: of the tracker. out (.jsonl), scene (.glb or
-    .html): written; map (.json): map mode, and its map written.
-    """
+class SequenceOptions(InputOptions):
+    """Besides: poses (trajectory, or None) with the axis of theirs that is up. fps, every: as for
+    `ImageSequence`. smoothing, reinit_score: of the tracker. scene (.glb or .html): written; map (.json): map
+    mode, and its map written."""
 
-    source: Path
-    camera: Path
-    out: Path
-    detections: Path | None = None
-    depth: Path | None = None
-    depth_scale: float | None = None
-    depth_predicted: bool = False
     poses: Path | None = None
     world_up: str = "z"
     fps: float | None = None
@@ -66,9 +56,9 @@ class SequenceOptions:
 class _Inputs:
     """The opened inputs; `frame_camera`, `depth` and `detections` answer for single frames."""
 
+    options: SequenceOptions
     images: ImageSequence
     camera: Camera
-    camera_path: Path
     detections_of: SequenceDetections | None
     depth_files: FrameFiles | None
     depth_scale: float
@@ -79,20 +69,16 @@ class _Inputs:
     def open(cls, options: SequenceOptions) -> _Inputs:
         if options.world_up not in UP_AXES:
             raise ValueError(f"--world-up: expected one of {', '.join(UP_AXES)}, got {options.world_up!r}")
-        if options.depth_scale is not None and options.depth is None:
-            raise ValueError(
-                f"--depth-scale: expected only together with --depth, got {options.depth_scale:g} alone"
-            )
         if options.map is not None and options.poses is None:
             raise ValueError(f"--map {options.map}: needs --poses, where the camera was in a fixed frame")
         axis = UP_AXES[options.world_up]
         return cls(
+            options,
             ImageSequence(options.source, options.fps, options.every),
             read_camera(options.camera),
-            options.camera,
             None if options.detections is None else SequenceDetections(options.detections),
             None if options.depth is None else FrameFiles(options.depth, DEPTH_SUFFIXES, "depth images"),
-            options.depth_scale or read_depth_scale(options.camera) or DEFAULT_DEPTH_UNITS_PER_M,
+            options.depth_units_per_m(),
             None if options.poses is None else read_trajectory(options.poses),
             None if options.poses is None or axis is None else np.array(axis),
         )
@@ -111,29 +97,18 @@ class _Inputs:
             return None
         path = self.depth_files.of(frame)
         depth_m = read_depth(path, self.depth_scale)
-        self._check_size(path, depth_m)
+        self.options.check_size(path, depth_m, self.camera)
         return depth_m
 
     def detections(self, frame: VideoFrame) -> tuple[Detection, ...] | None:
         if self.detections_of is None:
             return None
         found = self.detections_of.of(frame)
-        for index, detection in enumerate(found):
-            if detection.mask is not None:
-                where = f"{self.detections_of.path}: frame {frame.name}: detection {index}: mask"
-                self._check_size(where, detection.mask)
+        self.options.check_masks(f"{self.detections_of.path}: frame {frame.name}", found, self.camera)
         return found
 
     def check_image(self, frame: VideoFrame) -> None:
-        self._check_size(f"{self.images.path}: frame {frame.name}", frame.image_rgb)
-
-    def _check_size(self, name, pixels: np.ndarray) -> None:
-        height, width = pixels.shape[:2]
-        if (width, height) != (self.camera.width, self.camera.height):
-            raise ValueError(
-                f"{name}: expected {self.camera.width}×{self.camera.height} pixels as {self.camera_path} "
-                f"says, got {width}×{height}"
-            )
+        self.options.check_size(f"{self.images.path}: frame {frame.name}", frame.image_rgb, self.camera)
 
 
 def align_sequence(options: SequenceOptions, networks: Networks) -> None:

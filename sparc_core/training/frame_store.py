@@ -12,7 +12,7 @@ import os
 import threading
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +122,7 @@ class FrameStore:
         if self.depth == "none":
             return np.zeros(rgb.shape[:2], np.float32), np.zeros(rgb.shape, np.float32)
         with self._one_at_a_time:
-            seen = self.perception.see(rgb, frame.camera, ())
+            seen = self.perception.see(rgb, replace(frame.camera, up_cam=tuple(frame.up_cam)), ())
         return seen.depth_m, seen.normals_cam
 
     def _keep(self, path: Path, values: dict[str, np.ndarray]) -> None:

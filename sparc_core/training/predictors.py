@@ -18,11 +18,25 @@ from sparc_core.training.predictor_trainer import PredictorTrainConfig, Predicto
 
 @dataclass(frozen=True)
 class DepthTraining:
-    """A run of the depth network."""
+    """A run of the depth network. beta, object_weight: of its loss (`DepthLosses`), 0 and 1 as in the
+    paper."""
 
     network: DepthNetConfig = field(default_factory=DepthNetConfig)
     train: PredictorTrainConfig = field(default_factory=PredictorTrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    beta: float = 0.0
+    object_weight: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"depth training beta must be in [0, 1], got {self.beta}")
+        if self.object_weight <= 0:
+            raise ValueError(f"depth training object_weight must be positive, got {self.object_weight}")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) to which pictures are scaled."""
+        return self.network.width_px, self.network.height_px
 
     def build(self) -> DepthNet:
         """The network with random weights."""
@@ -30,7 +44,7 @@ class DepthTraining:
 
     def with_losses(self, network: DepthNet) -> torch.nn.Module:
         """The network as a module that turns a `PictureBatch` into losses."""
-        return DepthLosses(network)
+        return DepthLosses(network, self.beta, self.object_weight)
 
 
 class DetectorLosses(torch.nn.Module):
@@ -52,6 +66,8 @@ class DetectorTraining:
     network: MaskRcnnConfig = field(default_factory=MaskRcnnConfig)
     train: PredictorTrainConfig = field(default_factory=lambda: PredictorTrainConfig(learning_rate=1e-3))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    size_px = None  # the detector scales pictures itself
 
     def build(self) -> torch.nn.Module:
         """The network with random weights."""
@@ -77,7 +93,7 @@ def make_trainer(
         take_trunk(network, trunk)
     if init is not None:
         take_weights(network, init, type(settings.network))
-    batches = PictureBatches(pictures, settings.train.pictures, settings.augment)
+    batches = PictureBatches(pictures, settings.train.pictures, settings.augment, size_px=settings.size_px)
     return PredictorTrainer(settings.train, settings.with_losses(network), network, batches, device)
 
 

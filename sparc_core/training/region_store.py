@@ -123,7 +123,9 @@ class RegionWriter:
         uv = grid_pixels(boxes, size.expand(len(objects), 2), self.reader.grid)
         beside = (uv + torch.randn(uv.shape, generator=generator).sign()).clamp(min=0)
         beside = torch.minimum(beside, size[:, None, None] - 1)
-        seen = self.depth.predict(rgb, Camera(width, height, *picture.intrinsics))
+        seen = self.depth.predict(
+            rgb, Camera(width, height, *picture.intrinsics, up_cam=tuple(picture.up_cam))
+        )
         return truth | {
             "boxes_xyxy": boxes,
             "size_px": size.expand(len(objects), 2),

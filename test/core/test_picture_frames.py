@@ -1,5 +1,6 @@
 """Pictures as training frames: truths, what the depth network makes of them, batches in turn, the command."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def test_the_channels_are_what_the_network_predicts(folder, network, tmp_path):
     channels = store_of(folder, tmp_path, network).load(frame)
     picture = PictureFolder(folder).read(1)
     np.testing.assert_array_equal(channels.rgb, picture.rgb)
-    seen = OurDepthNormals.load(network).predict(np.ascontiguousarray(picture.rgb), frame.camera)
+    camera = dataclasses.replace(frame.camera, up_cam=tuple(picture.up_cam))
+    seen = OurDepthNormals.load(network).predict(np.ascontiguousarray(picture.rgb), camera)
     np.testing.assert_allclose(channels.depth_m, seen.depth_m, atol=6e-4)
     np.testing.assert_allclose(channels.normals_cam / NORMAL_STEPS, seen.normals_cam, atol=0.6 / NORMAL_STEPS)
     np.testing.assert_array_equal(channels.masks, [target.mask for target in frame.targets])

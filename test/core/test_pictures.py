@@ -222,6 +222,44 @@ def test_mirrored_and_cropped_pictures_keep_their_geometry(written):
     np.testing.assert_array_equal(mirrored.rgb, picture.rgb[:, ::-1])
 
 
+def test_gravity_is_mirrored_turned_a_little_or_left_out(written):
+    folder, _ = written
+    picture = PictureFolder(folder).read(0)
+    rng = np.random.default_rng(0)
+
+    def told(**changes):
+        return augmented(
+            picture, AugmentConfig(**{"no_gravity": 0, "gravity_off_deg": 0, **changes}), rng
+        ).up_cam
+
+    np.testing.assert_allclose(told(mirror=0), picture.up_cam)
+    np.testing.assert_allclose(told(mirror=1), picture.up_cam * [-1, 1, 1])
+    assert not told(no_gravity=1).any()
+    turned = np.array([told(mirror=0, gravity_off_deg=2.0) for _ in range(400)])
+    off = np.degrees(np.linalg.norm(np.cross(turned, picture.up_cam), axis=-1))
+    # two of the three turns, those across the direction, move it: a Rayleigh distribution
+    assert np.mean(off) == pytest.approx(2.0 * np.sqrt(np.pi / 2), rel=0.1)
+
+
+def test_pictures_are_scaled_with_their_intrinsics(written):
+    folder, _ = written
+    pictures = PictureFolder(folder)
+    small = PictureBatches(pictures, 2, None, 0, (80, 60)).collect([0, 1])
+    assert (
+        small.rgb.shape == (2, 3, 60, 80) and small.depth_m.shape == (2, 60, 80) and len(small.objects) == 2
+    )
+    picture = pictures.read(1)
+    fx, fy, cx, cy = picture.intrinsics
+    np.testing.assert_allclose(
+        small.intrinsics[1], [fx / 2, fy / 2, (cx - 0.5) / 2, (cy - 0.5) / 2], rtol=1e-5
+    )
+    np.testing.assert_array_equal(small.depth_m[1], picture.depth_m[::2, ::2])
+    mean = picture.rgb.reshape(60, 2, 80, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(small.rgb[1].permute(1, 2, 0) * 255, mean, atol=0.51)
+    up = [pictures.read(i).up_cam for i in (0, 1)]
+    np.testing.assert_allclose(small.up_cam, up, rtol=1e-6)
+
+
 def test_batches_follow_the_generator_and_their_boxes_fit_their_masks(written):
     folder, _ = written
     batches = PictureBatches(PictureFolder(folder), 3, AugmentConfig())

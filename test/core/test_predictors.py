@@ -9,7 +9,6 @@ import pytest
 import torch
 from builders import furniture
 from safetensors.torch import save_file
-from scipy.integrate import quad
 from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -20,11 +19,7 @@ from sparc_core.perception import device_fallback
 from sparc_core.perception.depth_net import (
     DepthNet,
     DepthNetConfig,
-    DepthOutput,
     OurDepthNormals,
-    normal_error_deg,
-    ray_image,
-    working_size,
 )
 from sparc_core.perception.mask_rcnn import COCO_CLASSES, MaskRcnnConfig, MaskRcnnDetector, build_mask_rcnn
 from sparc_core.perception.predictor_file import load_predictor, save_predictor
@@ -32,7 +27,6 @@ from sparc_core.perception.trunk import ResnetTrunk
 from sparc_core.scripts.main import app
 from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
 from sparc_core.synth.pictures import PictureConfig
-from sparc_core.training.depth_loss import depth_losses, halved
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, one_cycle
 from sparc_core.training.predictors import DepthTraining, DetectorTraining, make_trainer
 from sparc_core.types import Camera, Detection
@@ -53,62 +47,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def output(log_depth, log_sigma, normal, kappa):
-    return DepthOutput(*(torch.tensor([[x]]) for x in (log_depth, log_sigma)),
-                       torch.tensor(normal).T[None, :, None], torch.tensor([[kappa]]))  # fmt: skip
-
-
-def test_depth_losses_by_hand():
-    found = output([0.0, 1.0, 5.0], [0.0, -1.0, 0.0], [[0.0, 0, -1], [0, 0, -1], [0, 0, -1]], [1.0, 2.0, 1.0])
-    depth = torch.tensor([[[math.e, math.e, 0.0]]])  # the last is not known
-    normal = torch.tensor([[0.0, 0, -1], [0, -1.0, 0], [0, 0, 0]]).T[None, :, None]
-    losses = depth_losses(found, depth, normal)
-    assert float(losses["depth"]) == pytest.approx((0.5 + (0 - 1)) / 2)
-
-    def angular(angle, kappa):
-        return kappa * angle - math.log(kappa**2 + 1) + math.log(1 + math.exp(-kappa * math.pi))
-
-    expected = (angular(0, 1) + angular(math.pi / 2, 2)) / 2
-    assert float(losses["normal"]) == pytest.approx(expected, abs=2e-3)
-
-
-def test_the_normals_distribution_adds_up_and_its_mean_angle_is_the_one_stated():
-    for kappa in (0.5, 3.0, 20.0):
-
-        def density(angle, kappa=kappa):
-            scale = (kappa**2 + 1) / (2 * math.pi * (1 + math.exp(-kappa * math.pi)))
-            return scale * math.exp(-kappa * angle) * 2 * math.pi * math.sin(angle)
-
-        assert quad(density, 0, math.pi)[0] == pytest.approx(1)
-        mean = math.degrees(quad(lambda a: a * density(a), 0, math.pi)[0])
-        assert float(normal_error_deg(torch.tensor(kappa))) == pytest.approx(mean, rel=1e-4)
-
-
-def test_rays_are_those_of_the_camera():
-    rays = ray_image(torch.tensor([[100.0, 110.0, 31.0, 23.5]]), 48, 64)
-    assert rays.shape == (1, 2, 48, 64)
-    np.testing.assert_allclose(rays[0, :, 10, 40], [(40 - 31) / 100, (10 - 23.5) / 110], rtol=1e-5)
-
-
-def test_an_untrained_depth_network_faces_the_camera_and_works_at_any_size():
-    torch.manual_seed(0)
-    predictor = OurDepthNormals(DepthNet(DEPTH))
-    for width, height in ((64, 48), (101, 203)):
-        camera = Camera(width, height, 90.0, 95.0, width / 2, height / 2)
-        image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-        found = predictor.predict(image, camera)
-        assert found.depth_m.shape == found.depth_sigma_m.shape == (height, width)
-        np.testing.assert_allclose(found.depth_m, DEPTH.depth_m, rtol=0.2)
-        np.testing.assert_allclose(np.linalg.norm(found.normals_cam, axis=-1), 1, atol=1e-4)
-        y, x = np.mgrid[0:height, 0:width]
-        ray = np.stack(((x - camera.cx) / 90, (y - camera.cy) / 95, np.ones_like(x)), -1)
-        assert ((found.normals_cam * ray).sum(-1) < 0).mean() > 0.98
-    with pytest.raises(ValueError, match="the camera is 101×203, the image 64×48"):
-        predictor.predict(np.zeros((48, 64, 3), np.uint8), camera)
-    with pytest.raises(ValueError, match="depth_net width_px must be a multiple of 16.*got 100"):
-        DepthNetConfig(width_px=100)
-
-
 def test_the_trunk_is_a_resnet_18_of_torchvision_and_keeps_its_names():
     torch.manual_seed(0)
     trunk, whole, images = ResnetTrunk().eval(), resnet18(weights=None).eval(), torch.rand(1, 3, 64, 96)
@@ -121,14 +59,6 @@ def test_the_trunk_is_a_resnet_18_of_torchvision_and_keeps_its_names():
     for network, prefix in ((DepthNet(DEPTH), "trunk."), (build_mask_rcnn(DETECTOR), "backbone.body.")):
         names = {name for name in network.state_dict() if name.startswith(prefix)}
         assert names == {prefix + name for name in trunk.state_dict()}
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [((640, 480), (320, 240)), ((480, 640), (240, 320)), ((1280, 720), (368, 208)), ((2000, 20), (2768, 32))],
-)
-def test_images_keep_their_shape_at_the_size_of_training(image, expected):
-    assert working_size(*image, DepthNetConfig()) == expected
 
 
 def test_weights_come_back_in_16_bits_and_wrong_files_are_named(tmp_path):
@@ -241,11 +171,19 @@ def test_depth_figures_by_hand():
     facing = np.array([[[0, 0, -1.0], [0, 0, -1.0], [0, 0, 0]]])
     tilt = math.radians(20)
     found = np.array([[[0, 0, -1.0], [0, math.sin(tilt), -math.cos(tilt)], [1, 0, 0]]])
-    figures.add(np.array([[1.1, 3.0, 9.0]]), found, truth, facing)
-    assert figures.summary() == {
+    seen = (np.array([[1.1, 3.0, 9.0]]), found, truth, facing)
+    figures.add(*seen, np.array([[False, True, True]]))
+    expected = {
         "abs_rel": pytest.approx((0.1 + 0.5) / 2), "delta": 0.5,
         "normals_11.25": 0.5, "normals_22.5": 1.0, "normals_30": 1.0,
+        "object_abs_rel": 0.5, "object_delta": 0.0,
+        "object_normals_11.25": 0.0, "object_normals_22.5": 1.0, "object_normals_30": 1.0,
     }  # fmt: skip
+    assert figures.summary() == expected
+    figures.add(*seen, np.zeros((1, 3), bool))  # a picture without objects counts as such only for the room
+    assert figures.summary() == expected
+    figures.add(*seen[:2], np.zeros((1, 3)), np.zeros((1, 3, 3)), np.ones((1, 3), bool))  # nothing is known
+    assert len(figures.rows) == 2
     assert math.isnan(DepthFigures().summary()["abs_rel"])
 
 
@@ -350,12 +288,6 @@ def test_a_run_follows_the_clock_where_it_is_told_to(folder):
     trainer.elapsed_s, seen = 59.99, []
     trainer.run(seen.append)
     assert trainer.progress == 1 and 1 <= len(seen) <= 20
-
-
-def test_truth_is_taken_every_second_pixel():
-    depth, normal = torch.arange(24.0).view(1, 4, 6), torch.arange(72.0).view(1, 3, 4, 6)
-    few, faces = halved(depth, normal)
-    assert few[0].tolist() == [[0, 2, 4], [12, 14, 16]] and faces.shape == (1, 3, 2, 3)
 
 
 @pytest.mark.parametrize(("kind", "figure"), [("depth", "abs_rel"), ("detector", "box_ap50")])

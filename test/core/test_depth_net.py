@@ -1,0 +1,207 @@
+"""The network for depth and normals: its distributions and losses, rays, gravity, images of any size."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.integrate import quad
+from scipy.spatial.transform import Rotation
+
+from sparc_core.perception.depth_net import (
+    DepthNet,
+    DepthNetConfig,
+    DepthOutput,
+    OurDepthNormals,
+    geometry_image,
+    normal_error_deg,
+    ray_image,
+    working_size,
+)
+from sparc_core.training.depth_loss import DepthLosses, depth_losses, halved
+from sparc_core.training.picture_batches import PictureBatch
+from sparc_core.training.predictors import DepthTraining
+from sparc_core.types import Camera
+
+DEPTH = DepthNetConfig(64, 48, channels=(8, 8, 8))
+
+
+def output(log_depth, log_sigma, normal, kappa):
+    return DepthOutput(*(torch.tensor([[x]]) for x in (log_depth, log_sigma)),
+                       torch.tensor(normal).T[None, :, None], torch.tensor([[kappa]]))  # fmt: skip
+
+
+def test_depth_losses_by_hand():
+    found = output([0.0, 1.0, 5.0], [0.0, -1.0, 0.0], [[0.0, 0, -1], [0, 0, -1], [0, 0, -1]], [1.0, 2.0, 1.0])
+    depth = torch.tensor([[[math.e, math.e, 0.0]]])  # the last is not known
+    normal = torch.tensor([[0.0, 0, -1], [0, -1.0, 0], [0, 0, 0]]).T[None, :, None]
+    losses = depth_losses(found, depth, normal)
+    assert float(losses["depth"]) == pytest.approx((0.5 + (0 - 1)) / 2)
+
+    def angular(angle, kappa):
+        return kappa * angle - math.log(kappa**2 + 1) + math.log(1 + math.exp(-kappa * math.pi))
+
+    expected = (angular(0, 1) + angular(math.pi / 2, 2)) / 2
+    assert float(losses["normal"]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_beta_lets_uncertain_pixels_count_more():
+    log_sigma = [math.log(0.1), math.log(0.4)]
+    found = output([0.05, 0.8], log_sigma, [[0.0, 0.0, -1.0]] * 2, [1.0, 1.0])
+    found.log_depth.requires_grad_(True)
+    truth, normal = torch.ones(1, 1, 2), torch.tensor([[0.0, 0.0, -1.0]] * 2).T[None, :, None]
+    nll = [0.5 * (off / sigma) ** 2 + math.log(sigma) for off, sigma in ((0.05, 0.1), (0.8, 0.4))]
+    for beta in (0.0, 0.5, 1.0):
+        weights = [0.1 ** (2 * beta), 0.4 ** (2 * beta)]
+        loss = depth_losses(found, truth, normal, beta)["depth"]
+        assert loss.item() == pytest.approx(np.average(nll, weights=weights), rel=1e-4)
+        (slope,) = torch.autograd.grad(loss, found.log_depth)
+        # of an error as large, the slope is as much smaller as the variance is larger; not at all at 1
+        ratio = (slope[0, 0, 1] / 0.8) / (slope[0, 0, 0] / 0.05)
+        assert float(ratio) == pytest.approx((0.1 / 0.4) ** (2 - 2 * beta), rel=1e-4)
+    with pytest.raises(ValueError, match="beta must be in"):
+        DepthTraining(beta=1.5)
+
+
+def test_beta_and_weights_count_for_normals_as_well():
+    kappa, turned = torch.tensor([1.0, 9.0]), [math.radians(40), math.radians(10)]
+    normal = torch.tensor([[math.sin(a), 0.0, -math.cos(a)] for a in turned]).T[None, :, None]
+    found = DepthOutput(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), normal, kappa[None, None])
+    truth = torch.tensor([[0.0, 0.0, -1.0]] * 2).T[None, :, None]
+    nll = [k * a - math.log(k * k + 1) + math.log(1 + math.exp(-k * math.pi))
+           for k, a in zip(kappa.tolist(), turned, strict=True)]  # fmt: skip
+    for beta, weight, weights in (
+        (0.0, [1.0, 1.0], [1, 1]), (0.5, [1.0, 1.0], [1 / 2, 1 / 10]), (0.5, [3.0, 1.0], [3 / 2, 1 / 10]),
+    ):  # fmt: skip
+        loss = depth_losses(found, torch.ones(1, 1, 2), truth, beta, torch.tensor([[weight]]))["normal"]
+        assert loss.item() == pytest.approx(np.average(nll, weights=weights), rel=1e-4)
+
+
+def test_pixels_of_objects_count_more_where_that_is_asked_for():
+    torch.manual_seed(0)
+    network = DepthNet(DEPTH).eval()
+    masks = torch.zeros(2, 48, 64, dtype=torch.uint8)
+    masks[0, 10:30, 8:40] = masks[1, 20:48, 30:64] = 1
+    nothing = {"masks": masks[:0]}
+    batch = PictureBatch(
+        torch.rand(2, 3, 48, 64), torch.tensor([[60.0, 60.0, 31.5, 23.5]] * 2), torch.zeros(2, 3),
+        1 + torch.rand(2, 48, 64), F.normalize(torch.randn(2, 3, 48, 64), dim=1), [{"masks": masks}, nothing],
+    )  # fmt: skip
+    plain, only = (DepthLosses(network, 0.0, weight)(batch) for weight in (1.0, 1e6))
+    inside = (masks.any(0))[None, ::2, ::2]
+    rays = ray_image(batch.intrinsics, 48, 64)
+    found = network(batch.rgb, rays, batch.up_cam)
+    first = DepthOutput(*(getattr(found, n)[:1] for n in ("log_depth", "log_sigma", "normal", "kappa")))
+    truth = [x[:1] for x in halved(batch.depth_m, batch.normal)]
+    expected = depth_losses(first, truth[0] * inside, truth[1] * inside[:, None])
+    for name in ("depth", "normal"):
+        assert only[name].item() == pytest.approx(expected[name].item(), rel=1e-3)
+        assert only[name].item() != pytest.approx(plain[name].item(), rel=1e-3)
+    with pytest.raises(ValueError, match="object_weight must be positive"):
+        DepthTraining(object_weight=0.0)
+
+
+def test_the_normals_distribution_adds_up_and_its_mean_angle_is_the_one_stated():
+    for kappa in (0.5, 3.0, 20.0):
+
+        def density(angle, kappa=kappa):
+            scale = (kappa**2 + 1) / (2 * math.pi * (1 + math.exp(-kappa * math.pi)))
+            return scale * math.exp(-kappa * angle) * 2 * math.pi * math.sin(angle)
+
+        assert quad(density, 0, math.pi)[0] == pytest.approx(1)
+        mean = math.degrees(quad(lambda a: a * density(a), 0, math.pi)[0])
+        assert float(normal_error_deg(torch.tensor(kappa))) == pytest.approx(mean, rel=1e-4)
+
+
+def test_rays_are_those_of_the_camera():
+    rays = ray_image(torch.tensor([[100.0, 110.0, 31.0, 23.5]]), 48, 64)
+    assert rays.shape == (1, 2, 48, 64)
+    np.testing.assert_allclose(rays[0, :, 10, 40], [(40 - 31) / 100, (10 - 23.5) / 110], rtol=1e-5)
+
+
+def test_an_untrained_depth_network_faces_the_camera_and_works_at_any_size():
+    torch.manual_seed(0)
+    predictor = OurDepthNormals(DepthNet(DEPTH))
+    for width, height in ((64, 48), (101, 203)):
+        camera = Camera(width, height, 90.0, 95.0, width / 2, height / 2)
+        image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        found = predictor.predict(image, camera)
+        assert found.depth_m.shape == found.depth_sigma_m.shape == (height, width)
+        np.testing.assert_allclose(found.depth_m, DEPTH.depth_m, rtol=0.2)
+        np.testing.assert_allclose(np.linalg.norm(found.normals_cam, axis=-1), 1, atol=1e-4)
+        y, x = np.mgrid[0:height, 0:width]
+        ray = np.stack(((x - camera.cx) / 90, (y - camera.cy) / 95, np.ones_like(x)), -1)
+        assert ((found.normals_cam * ray).sum(-1) < 0).mean() > 0.98
+    with pytest.raises(ValueError, match="the camera is 101×203, the image 64×48"):
+        predictor.predict(np.zeros((48, 64, 3), np.uint8), camera)
+    with pytest.raises(ValueError, match="depth_net width_px must be a multiple of 16.*got 100"):
+        DepthNetConfig(width_px=100)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [((640, 480), (320, 240)), ((480, 640), (240, 320)), ((1280, 720), (368, 208)), ((2000, 20), (2768, 32))],
+)
+def test_images_keep_their_shape_at_the_size_of_training(image, expected):
+    assert working_size(*image, DepthNetConfig()) == expected
+
+
+def test_truth_is_taken_every_second_pixel():
+    depth, normal = torch.arange(24.0).view(1, 4, 6), torch.arange(72.0).view(1, 3, 4, 6)
+    few, faces = halved(depth, normal)
+    assert few[0].tolist() == [[0, 2, 4], [12, 14, 16]] and faces.shape == (1, 3, 2, 3)
+
+
+def test_a_floor_one_metre_below_has_the_logarithm_of_its_depth():
+    camera = Camera(64, 48, 50.0, 52.0, 31.0, 23.0)
+    R = Rotation.from_euler("xz", [30, 8], degrees=True).as_matrix()  # looking down, rolled
+    up = R @ [0.0, -1.0, 0.0]
+    rays = ray_image(torch.tensor([[50.0, 52.0, 31.0, 23.0]] * 2), 48, 64)
+    told = torch.tensor(np.array([up, np.zeros(3)])).float()
+    known, unknown = geometry_image(rays, told)
+    for x, y in ((10, 40), (50, 47)):
+        ray = np.array([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1])
+        depth = 1 / -(up @ ray)  # of the point on the ray that is one metre lower than the camera
+        np.testing.assert_allclose((depth * ray) @ up, -1)
+        assert float(known[6, y, x]) == pytest.approx(math.log(depth), abs=1e-5)
+        assert float(known[5, y, x]) == pytest.approx(up @ ray, abs=1e-5)
+    np.testing.assert_allclose(known[2:5, 5, 5], up, rtol=1e-5)
+    assert not unknown[2:].any() and torch.equal(known[:2], unknown[:2])
+    level = geometry_image(rays, torch.tensor([[0.0, -1.0, 0.0]] * 2))
+    assert torch.isfinite(level).all() and float(level[0, 6, 0].max()) == pytest.approx(-math.log(0.05))
+
+
+def test_gravity_is_told_to_the_network_where_the_camera_knows_it():
+    torch.manual_seed(0)
+    network = DepthNet(DEPTH)
+    torch.nn.init.normal_(network.head.weight)
+    predictor = OurDepthNormals(network)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    camera = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
+    down, level = (dataclasses.replace(camera, up_cam=up) for up in ((0, -0.8, -0.6), (0, -1, 0)))
+    depths = [predictor.predict(image, c).depth_m for c in (camera, down, level)]
+    assert all(np.isfinite(d).all() for d in depths)
+    assert all(np.abs(depths[i] - depths[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_attention_lets_every_part_of_an_image_see_every_other():
+    torch.manual_seed(0)
+    rays = ray_image(torch.tensor([[160.0, 160.0, 159.5, 31.5]]), 64, 640)
+    plain = torch.rand(1, 3, 64, 640)
+    changed = plain.clone()
+    changed[..., :32] = 0
+
+    def change(layers):
+        network = DepthNet(dataclasses.replace(DEPTH, channels=(8, 8, 16), attention=layers)).eval()
+        torch.nn.init.normal_(network.head.weight)
+        up = torch.zeros(1, 3)
+        with torch.no_grad():
+            return (
+                (network(plain, rays, up).log_depth - network(changed, rays, up).log_depth)[..., -16:]
+                .abs()
+                .max()
+            )
+
+    assert change(0) == 0 and change(1) > 1e-6
