@@ -27,6 +27,7 @@ from sparc_core.types import Camera
 MIN_LOG_SIGMA, MAX_LOG_SIGMA = -4.0, 1.0
 MIN_KAPPA = 0.01
 MIN_DESCENT = 0.05  # per metre of depth, of rays that will meet a floor
+HEADS = 4  # of the attention
 GEOMETRY = 7  # channels of `geometry_image`
 
 
@@ -49,6 +50,12 @@ class DepthNetConfig:
                 raise ValueError(
                     f"depth_net {name} must be a multiple of 16, at least 32, got {getattr(self, name)}"
                 )
+        if self.attention < 0:
+            raise ValueError(f"depth_net attention must be at least 0, got {self.attention}")
+        if self.attention and self.channels[2] % HEADS:
+            raise ValueError(
+                f"depth_net channels: attention needs a last one that {HEADS} divides, got {self.channels[2]}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +84,7 @@ class DepthNet(nn.Module):
         )
         self.place = nn.Conv2d(GEOMETRY, coarse, 1)
         self.attention = nn.ModuleList([
-            nn.TransformerEncoderLayer(coarse, 4, 2 * coarse, 0.0, batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(coarse, HEADS, 2 * coarse, 0.0, batch_first=True, norm_first=True)
             for _ in range(config.attention)
         ])  # fmt: skip
         self.lateral = nn.ModuleList([_block(CHANNELS[1], coarse, 1), _block(CHANNELS[0], middle, 1)])
@@ -113,8 +120,6 @@ class DepthNet(nn.Module):
 
     def _compared(self, x: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) features after attention among all their places."""
-        if not self.attention:
-            return x
         x = x + self.place(F.interpolate(geometry, x.shape[-2:], mode="area"))
         places = x.flatten(2).transpose(1, 2)
         for layer in self.attention:

@@ -205,3 +205,9 @@ def test_attention_lets_every_part_of_an_image_see_every_other():
             )
 
     assert change(0) == 0 and change(1) > 1e-6
+    for wrong, message in (
+        ({"attention": -1}, "attention must be at least 0"),
+        ({"channels": (8, 8, 10)}, "a last one that 4 divides, got 10"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(DEPTH, **wrong)
