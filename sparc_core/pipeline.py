@@ -30,6 +30,7 @@ from sparc_core.types import (
     AlignmentResult,
     Camera,
     Detection,
+    PixelHints,
     SkippedDetection,
     StartPose,
 )
@@ -154,6 +155,7 @@ class Aligner:
         normals_cam: np.ndarray | None = None,
         *,
         depth_predicted: bool = False,
+        hints: PixelHints | None = None,
         starts: Sequence[StartPose | None] | None = None,
     ) -> AlignmentResult:
         """Align a CAD model to every detection.
@@ -161,7 +163,8 @@ class Aligner:
         image_rgb: (H, W, 3) uint8. detections: boxes in pixels of this image. depth_m: (H, W) float32 z-depth
         in metres registered to the image, 0 or NaN where unknown, or None. normals_cam: (H, W, 3) float unit
         normals facing the camera, zero where unknown; None: from the depth. depth_predicted: the depth is a
-        guess from the image, whose scale and shift are not to be trusted. starts: of every detection the pose
+        guess from the image, whose scale and shift are not to be trusted. hints: what a network says of the
+        objects at every pixel. starts: of every detection the pose
         it is refined from, None for a search (video mode, `tracking`); by default all are searched. Poses are
         in the camera frame; boxes of the result are those that came in. A detection that cannot be aligned is
         in `skipped` with its reason. Raises ValueError when image or depth do not fit the camera, or starts
@@ -185,6 +188,7 @@ class Aligner:
             self.device,
             normals_cam,
             depth_predicted,
+            hints,
         )
         objects: list[AlignedObject] = []
         if self.retriever is not None and prepared.kept:

@@ -160,7 +160,7 @@ class FrameProcessor:
         found = self._video.align(
             image_rgb, camera, read.detections, stamp_seconds(messages.image.header.stamp), seen.depth_m,
             seen.normals_cam, T_fixed_cam=place.T_fixed_cam,
-            depth_predicted=self._parameters.depth_predicted or seen.depth_predicted,
+            depth_predicted=self._parameters.depth_predicted or seen.depth_predicted, hints=seen.hints,
         )  # fmt: skip
         result, update = found.result, found.update
         # What scores too low is tracked all the same; `detection` counts what went into the aligner, users

@@ -26,6 +26,7 @@ from sparc_core.types import (
     AlignmentResult,
     Camera,
     Detection,
+    PixelHints,
     SkippedDetection,
     StartPose,
 )
@@ -98,6 +99,7 @@ class SingleShotAligner:
         normals_cam: np.ndarray | None = None,
         *,
         depth_predicted: bool = False,
+        hints: PixelHints | None = None,
     ) -> AlignmentResult:
         """As `Aligner.align`. What has too little depth is in `skipped`; without a depth image, all."""
         began = time.perf_counter()
@@ -108,7 +110,7 @@ class SingleShotAligner:
         }  # fmt: skip
         prepared = prepare_image(
             image_rgb, camera, [detections[i] for i in known], depth_m, self.cad_library, self.config,
-            self.device, normals_cam, depth_predicted,
+            self.device, normals_cam, depth_predicted, hints,
         )  # fmt: skip
         observed = time.perf_counter()
         skipped |= {known[i]: reason for i, reason in prepared.skipped}
@@ -130,13 +132,15 @@ class SingleShotAligner:
         normals_cam: np.ndarray | None = None,
         *,
         depth_predicted: bool = False,
+        hints: PixelHints | None = None,
         search_beside: bool = False,
     ) -> list[StartPose | None]:
         """For every detection the pose that `Aligner.align(starts=…)` refines; None, a search, for what was
         skipped. search_beside: the four rotations are tried as well."""
         result = self.align(
-            image_rgb, camera, detections, depth_m, normals_cam, depth_predicted=depth_predicted
-        )
+            image_rgb, camera, detections, depth_m, normals_cam,
+            depth_predicted=depth_predicted, hints=hints,
+        )  # fmt: skip
         return self.starts_of(result, len(detections), search_beside)
 
     @staticmethod

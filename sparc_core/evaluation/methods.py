@@ -27,7 +27,7 @@ from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.perception.see import SHIPPED
 from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner, AlignerConfig, retrieval_file
 from sparc_core.refine.model import ModelConfig, load_network
-from sparc_core.types import AlignmentResult, Camera, Detection
+from sparc_core.types import AlignmentResult, Camera, Detection, PixelHints
 from sparc_core.weights_file import read_weights
 
 SEARCH = "search"
@@ -52,6 +52,7 @@ class Method(Protocol):
         normals_cam: np.ndarray | None = None,
         *,
         depth_predicted: bool = False,
+        hints: PixelHints | None = None,
     ) -> AlignmentResult:
         """As `Aligner.align`."""
         ...
@@ -75,13 +76,15 @@ class StartedAligner:
         self.cad_library, self.cad = aligner.cad_library, aligner.cad
 
     def align(
-        self, image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted: bool = False
-    ) -> AlignmentResult:
+        self, image_rgb, camera, detections, depth_m=None, normals_cam=None, *,
+        depth_predicted: bool = False, hints: PixelHints | None = None,
+    ) -> AlignmentResult:  # fmt: skip
         """As `Aligner.align`; the time is that of both."""
         seen = (image_rgb, camera, detections, depth_m, normals_cam)
-        estimated = self.first.align(*seen, depth_predicted=depth_predicted)
+        options = {"depth_predicted": depth_predicted, "hints": hints}
+        estimated = self.first.align(*seen, **options)
         starts = self.first.starts_of(estimated, len(detections), self.search_beside)
-        result = self.aligner.align(*seen, depth_predicted=depth_predicted, starts=starts)
+        result = self.aligner.align(*seen, **options, starts=starts)
         total = {n: t + estimated.timing_ms.get(n, 0.0) for n, t in result.timing_ms.items()}
         return replace(result, timing_ms=total)
 

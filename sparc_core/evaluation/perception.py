@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sparc_core.cad.symmetry import front_directions
 from sparc_core.perception.interfaces import DepthNormals, Detector
-from sparc_core.synth.picture_set import PictureFolder
-from sparc_core.types import Camera, Detection
+from sparc_core.synth.picture_set import PictureFolder, StoredPicture
+from sparc_core.types import Camera, Detection, PixelHints
 
 DELTA = 1.25
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
+FRONT_LIMITS_DEG = (20, 45)
 
 
 @dataclass(eq=False)
@@ -63,6 +65,39 @@ def _depth_row(depth_m, normals_cam, true_depth_m, true_normals_cam) -> dict[str
         "delta": float(np.mean(np.maximum(d / truth, truth / d) < DELTA)),
     }
     return row | {f"normals_{limit:g}": float((angle <= limit).mean()) for limit in NORMAL_LIMITS_DEG}
+
+
+@dataclass(eq=False)
+class FrontFigures:
+    """Collects where objects turn their fronts: shares within `FRONT_LIMITS_DEG` of the truth, or of the
+    nearest where an object looks the same after some turns; and which pixels are objects' (IoU of all)."""
+
+    errors_deg: list[float] = field(default_factory=list)
+    shared_px: int = 0
+    either_px: int = 0
+
+    def add(self, hints: PixelHints, picture: StoredPicture) -> None:
+        """One picture, and what was predicted of it."""
+        for item in picture.objects:
+            pixels = picture.object == item.number + 1
+            fronts = front_directions(np.array(item.R), item.symmetry)
+            if not pixels.any() or not fronts.any():
+                continue
+            mean = hints.fronts_cam[pixels].mean(0)
+            cosine = (fronts @ mean).max() / max(np.linalg.norm(mean), 1e-6)
+            self.errors_deg.append(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))))
+        found, true = hints.object_share > 0.5, picture.object > 0
+        self.shared_px += int((found & true).sum())
+        self.either_px += int((found | true).sum())
+
+    def summary(self) -> dict[str, float]:
+        """The shares; nothing where nothing was added."""
+        if not self.either_px:
+            return {}
+        errors = np.array(self.errors_deg)
+        figures = {f"front_{limit}": _mean([*(errors <= limit).astype(float)]) for limit in FRONT_LIMITS_DEG}
+        figures["object_iou"] = self.shared_px / self.either_px
+        return {name: round(value, 4) for name, value in figures.items()}
 
 
 @dataclass(eq=False)
@@ -118,8 +153,9 @@ class BoxFigures:
 
 
 def measure_depth(predictor: DepthNormals, folder: PictureFolder, count: int) -> dict[str, float]:
-    """`DepthFigures` of a predictor that is told gravity, on the first `count` pictures of a folder."""
-    figures = DepthFigures()
+    """`DepthFigures`, and `FrontFigures` where there are fronts, of a predictor that is told gravity, on the
+    first `count` pictures of a folder."""
+    figures, fronts = DepthFigures(), FrontFigures()
     for i in range(min(count, len(folder))):
         picture = folder.read(i)
         height, width = picture.rgb.shape[:2]
@@ -128,7 +164,9 @@ def measure_depth(predictor: DepthNormals, folder: PictureFolder, count: int) ->
         found = predictor.predict(picture.rgb, camera)
         truth = (picture.depth_m, picture.normal_cam, picture.object > 0)
         figures.add(found.depth_m, found.normals_cam, *truth)
-    return figures.summary()
+        if found.hints is not None:
+            fronts.add(found.hints, picture)
+    return figures.summary() | fronts.summary()
 
 
 def measure_detector(

@@ -18,7 +18,7 @@ from sparc_core.perception.see import Seen
 from sparc_core.synth.picture_set import PicturedObject, PictureLabeller
 from sparc_core.synth.pictures import Picture, PictureConfig, PictureRenderer
 from sparc_core.synth.scenes import SceneConfig
-from sparc_core.types import Detection
+from sparc_core.types import Detection, PixelHints
 
 SAME_OBJECT_IOU = 0.5
 
@@ -76,7 +76,7 @@ class PicturedRooms:
 class GivenInputs:
     """What a track gives a method of one room. detections D; own (N,) for every object of the room the
     detection that is it, −1 for none; other (D,) bool: detections of things that stand in the picture but are
-    no object of the room (clutter); depth_m, normals_cam as for `Aligner.align`."""
+    no object of the room (clutter); depth_m, normals_cam, hints as for `Aligner.align`."""
 
     detections: tuple[Detection, ...]
     own: np.ndarray
@@ -84,6 +84,7 @@ class GivenInputs:
     depth_m: np.ndarray
     normals_cam: np.ndarray | None
     depth_predicted: bool
+    hints: PixelHints | None
 
 
 def give_inputs(track: RgbTrack, taken: PicturedRoom, alone: Seen, library: CadLibrary) -> GivenInputs:
@@ -103,8 +104,11 @@ def give_inputs(track: RgbTrack, taken: PicturedRoom, alone: Seen, library: CadL
     if track.model:
         for i in (own >= 0).nonzero()[0]:
             detections[own[i]] = replace(detections[own[i]], model_id=models[i].model_id)
-    depth, normals = (room.sensor_depth_m, None) if track.sensor else (alone.depth_m, alone.normals_cam)
-    return GivenInputs(tuple(detections), own, other, depth, normals, not track.sensor)
+    if track.sensor:
+        seen = (room.sensor_depth_m, None, False, None)
+    else:
+        seen = (alone.depth_m, alone.normals_cam, True, alone.hints)
+    return GivenInputs(tuple(detections), own, other, *seen)
 
 
 def _things_beside(detections: list[Detection], own: np.ndarray, taken: PicturedRoom) -> np.ndarray:

@@ -96,7 +96,7 @@ class RgbBenchRunner:
         given = give_inputs(track, taken, alone, self.method.cad_library)
         result = self.method.align(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, given.normals_cam,
-            depth_predicted=given.depth_predicted,
+            depth_predicted=given.depth_predicted, hints=given.hints,
         )  # fmt: skip
         named = {"track": track.name, "image": number}
         return records_of(

@@ -94,7 +94,7 @@ class RivalsRunner:
         all methods; detections that cannot be looked at (no area on the image) are left as they are."""
         prepared = prepare_image(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, self.cad_library,
-            AlignerConfig(), self.device, given.normals_cam, given.depth_predicted,
+            AlignerConfig(), self.device, given.normals_cam, given.depth_predicted, given.hints,
         )  # fmt: skip
         detections = list(given.detections)
         if prepared.kept:
@@ -109,7 +109,7 @@ class RivalsRunner:
     def _align(self, name: str, taken: PicturedRoom, given: GivenInputs):
         return self.methods[name].align(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, given.normals_cam,
-            depth_predicted=given.depth_predicted,
+            depth_predicted=given.depth_predicted, hints=given.hints,
         )  # fmt: skip
 
     def time(self, name: str, repeats: int) -> dict[int, dict[str, float]]:

@@ -24,6 +24,7 @@ from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.compare import box_residual, closest_surface_points
 from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
+from sparc_core.types import HINT_CHANNELS
 
 LAYOUTS = ("object", "paper")
 DEPTH_UNIT_M = 3.0  # brings depths of a room to about 1
@@ -36,6 +37,7 @@ GROUPS = {
     "object normal": slice(27, 31),
     "CAD point": slice(31, 42),
     "place in box": slice(43, 45),
+    "hints": slice(45, 50),
 }
 CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
 OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
@@ -44,8 +46,9 @@ OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 @dataclass(frozen=True)
 class InputConfig:
     """How many tokens, and in which layout. n_bbox pixels of the box, n_cad reprojected CAD points,
-    n_surface CAD points among which closest points are searched. left_out: names in `GROUPS`, whose channels
-    are zero, and "context", in the object layout.
+    n_surface CAD points among which closest points are searched. hints: tokens of the object layout also hold
+    `PixelHints`. left_out: names in `GROUPS`, whose
+    channels are zero, and "context", in the object layout.
 
     Raises ValueError naming the field out of range.
     """
@@ -54,10 +57,15 @@ class InputConfig:
     n_bbox: int = 64
     n_cad: int = 48
     n_surface: int = 384
+    hints: bool = False
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if self.hints and self.layout != "object":
+            raise ValueError(f"inputs hints: the {self.layout} layout has none")
         for name in self.left_out:
+            if name == "hints" and not self.hints:
+                raise ValueError("inputs left_out: there are no hints to leave out")
             if self.layout != "object" or name not in (*GROUPS, "context"):
                 raise ValueError(
                     f"inputs left_out: the {self.layout} layout has no group {name!r}; the object layout has "
@@ -72,7 +80,7 @@ class InputConfig:
     @property
     def token_channels(self) -> int:
         """C_input."""
-        return 13 if self.layout == "paper" else 45
+        return 13 if self.layout == "paper" else 50 if self.hints else 45
 
     @property
     def context_channels(self) -> int:
@@ -107,12 +115,15 @@ def assemble_tokens(
     if config.layout == "paper":
         return _paper_tokens(frame, pose, box_samples, reprojected, on_image, cad)
     both = _join(box_samples, reprojected)
-    features = torch.cat((
+    groups = [
         _camera_channels(frame, both),
         _lifted_channels(frame, pose, both, cad),
         F.pad(_cad_channels(pose, cad), (0, 0, config.n_bbox, 0)),
         _place_in_box(frame, both.uv_px),
-    ), -1)  # fmt: skip
+    ]
+    if config.hints:
+        groups.append(_hint_channels(pose, both))
+    features = torch.cat(groups, -1)
     context = pose_context(frame, pose, cad)
     for name in config.left_out:
         if name == "context":
@@ -199,6 +210,12 @@ def _cad_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
         points * shape, points, pose.normals_in_object_axes(normals),
         points_cam[..., 2:] / DEPTH_UNIT_M, cosine, torch.ones_like(cosine),
     ), -1)  # fmt: skip
+
+
+def _hint_channels(pose: Pose, samples: PixelSamples) -> torch.Tensor:
+    """(B, N, K, 5): `PixelHints`, the front along the object's axes: +z where the rotation is right."""
+    front, others = samples.hints.split((3, HINT_CHANNELS - 3), -1)
+    return torch.cat((pose.rotate_normals_to_object(front), others), -1)
 
 
 def _place_in_box(frame: Frame, uv_px: torch.Tensor) -> torch.Tensor:

@@ -54,6 +54,11 @@ class MultiSparcNet(nn.Module):
         nn.init.normal_(self.head[-1].weight, std=0.01)
         nn.init.zeros_(self.head[-1].bias)
 
+    def ends(self) -> list[nn.Parameter]:
+        """Weights of the first and last layers, which some optimisers treat apart."""
+        first = [self.embed_token.weight] if self.config.embed_tokens else []
+        return [*first, self.head[-1].weight]
+
     def forward(self, tokens, context, token_valid, object_valid) -> NetworkOutput:
         """tokens: (B, N, M, C_input), context: (B, N, C_context) or None, token_valid: (B, N, M) bool,
         object_valid: (B, N) bool. Outputs of padded objects are meaningless and must not be read.

@@ -1,9 +1,9 @@
 """Instance masks from a depth image and boxes alone, for detections that bring no mask.
 
 Perception stage: z-depth, a pinhole camera and all boxes of an image come in; the pixels that probably
-belong to each object go out. Floor and walls are removed, what is left is cut into pieces along depth
-jumps, and every piece goes to the box it fills best: a chair before a table lies in both boxes, but
-fits its own.
+belong to each object go out. Floor and walls are removed (as planes, or as a network knows them), what is
+left is cut into pieces along depth jumps, and every piece goes to the box it fills best: a chair before a
+table lies in both boxes, but fits its own.
 """
 
 from __future__ import annotations
@@ -38,16 +38,23 @@ class Pieces:
 
 
 def depth_masks(
-    depth_m: np.ndarray, camera: Camera, boxes_xyxy, diagonals_m, *, seed: int = 0
+    depth_m: np.ndarray,
+    camera: Camera,
+    boxes_xyxy,
+    diagonals_m,
+    *,
+    on_object: np.ndarray | None = None,
+    seed: int = 0,
 ) -> list[np.ndarray | None]:
     """A mask (H, W) bool for every box, or None where nothing in the box stands out.
 
     depth_m: (H, W) float z-depth in metres, 0 or NaN where there is none. camera: a pinhole (rectify
-    first). boxes_xyxy: (D, 4) pixels. diagonals_m: (D,) diagonal of each object's typical or CAD box. seed:
-    of the random plane hypotheses. No pixel belongs to two masks.
+    first). boxes_xyxy: (D, 4) pixels. diagonals_m: (D,) diagonal of each object's typical or CAD box.
+    on_object: (H, W) bool, the pixels of objects where that is known; None: what lies in front of the planes
+    of floor and walls. seed: of the random plane hypotheses. No pixel belongs to two masks.
 
-    Raises ValueError for a depth image of another size than the camera's, a box that is not finite or a
-    diagonal that is not positive.
+    Raises ValueError for a depth image or on_object of another size than the camera's, a box that is not
+    finite or a diagonal that is not positive.
     """
     if depth_m.shape != (camera.height, camera.width):
         raise ValueError(f"depth_m: expected {(camera.height, camera.width)}, got {depth_m.shape}")
@@ -57,7 +64,13 @@ def depth_masks(
         raise ValueError(f"boxes_xyxy: expected finite numbers, got {boxes.tolist()}")
     if not (diagonals > 0).all():
         raise ValueError(f"diagonals_m: expected positive lengths, got {diagonals.tolist()}")
-    pieces = cut_into_pieces(depth_m, foreground(depth_m, camera, boxes, seed))
+    if on_object is None:
+        front = foreground(depth_m, camera, boxes, seed)
+    elif on_object.shape == depth_m.shape:
+        front = on_object & (depth_m > 0) & (depth_m < np.inf)
+    else:
+        raise ValueError(f"on_object: expected {depth_m.shape}, got {on_object.shape}")
+    pieces = cut_into_pieces(depth_m, front)
     windows = [_window(box, camera) for box in boxes]
     inside, fill = _overlaps(pieces, boxes, windows)
     score = fill * inside**2 * _size_plausible(pieces, boxes, diagonals, camera)

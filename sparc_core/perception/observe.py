@@ -8,6 +8,7 @@ import torch
 
 from sparc_core.perception.normals import DepthNormals
 from sparc_core.perception.samples import PixelSamples
+from sparc_core.types import HINT_CHANNELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +17,7 @@ class ImageChannels:
 
     rgb (H, W, 3) uint8; depth_m (H, W) z-depth, 0 where unknown; normals: (H, W, 3) unit, zero where unknown,
     or what fits them to the depth where they are read; masks (D, H, W) bool, one a detection; has_mask (D,)
-    bool.
+    bool; hints (H, W, 5) `PixelHints`, None where nothing gives them.
     """
 
     rgb: torch.Tensor
@@ -24,6 +25,7 @@ class ImageChannels:
     normals: torch.Tensor | DepthNormals
     masks: torch.Tensor
     has_mask: torch.Tensor
+    hints: torch.Tensor | None = None
 
     def normals_at(self, index: torch.Tensor) -> torch.Tensor:
         """Normals (…, 3) at flat pixel indices (…) into (H, W)."""
@@ -67,6 +69,10 @@ class ImageSource:
         detection = self.detection[..., None].expand_as(index)
         has_mask = self.channels.has_mask[detection] & inside
         mask = self.masks[detection, index] * has_mask
+        if self.channels.hints is None:
+            hints = normal.new_zeros(*index.shape, HINT_CHANNELS)
+        else:
+            hints = self.channels.hints.view(-1, HINT_CHANNELS)[index] * inside[..., None]
         return PixelSamples(
-            uv_px, rgb, normal, depth, mask, depth > 0, normal.abs().sum(-1) > 0, has_mask, inside
+            uv_px, rgb, normal, depth, mask, depth > 0, normal.abs().sum(-1) > 0, has_mask, inside, hints
         )

@@ -18,7 +18,7 @@ from sparc_core.perception.normals import DepthNormals, normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
 from sparc_core.perception.samples import Frame
-from sparc_core.types import Camera, Detection
+from sparc_core.types import Camera, Detection, PixelHints
 
 MIN_BOX_PX = 4.0
 
@@ -67,6 +67,7 @@ def prepare_image(
     device: torch.device,
     normals_cam: np.ndarray | None = None,
     depth_predicted: bool = False,
+    hints: PixelHints | None = None,
 ) -> PreparedImage:
     """Check everything, then compute the channels. config: an `AlignerConfig`; the images as in
     `Aligner.align`.
@@ -75,6 +76,7 @@ def prepare_image(
     skipped with a reason.
     """
     _check_images(image_rgb, camera, depth_m, normals_cam)
+    _check_hints(hints, camera)
     rectifier = rectifier_for(camera)
     boxes, reasons = _usable_boxes(rectifier, detections, library)
     kept = tuple(i for i in range(len(detections)) if i not in reasons)
@@ -82,8 +84,12 @@ def prepare_image(
     depth = None if depth_m is None else rectifier.depth(_clean_depth(depth_m))
     pinhole = _with_gravity(rectifier.camera, depth, kept, config)
     normals = None if normals_cam is None else rectifier.normals(_clean_normals(normals_cam))
+    if hints is not None:
+        hints = PixelHints.unstacked(rectifier.values(hints.stacked()))
     seen = [detections[i] for i in kept]
-    channels = _channels(rectifier, pinhole, image_rgb, depth, normals, seen, boxes, library, config, device)
+    masks = _masks(rectifier, pinhole, seen, boxes, depth, hints, library, config)
+    rgb = rectifier.image(image_rgb)
+    channels = _channels(pinhole, rgb, depth, normals, hints, boxes, masks, device)
     candidates = tuple(
         _candidates(detections[i], box, depth, pinhole, library, config.max_candidates)
         for i, box in zip(kept, boxes, strict=True)
@@ -117,6 +123,16 @@ def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:
             f"depth_m is {depth_m.shape} (height, width), but the image is {expected}: register the "
             "depth to the colour camera first"
         )
+
+
+def _check_hints(hints: PixelHints | None, camera: Camera) -> None:
+    if hints is None:
+        return
+    size = (camera.height, camera.width)
+    for name, shape in (("fronts_cam", (*size, 3)), ("object_share", size), ("depth_sigma_log", size)):
+        values = getattr(hints, name)
+        if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
+            raise ValueError(f"hints.{name} must be {shape} float, got {values.shape} {values.dtype}")
 
 
 def _clean_depth(depth_m: np.ndarray) -> np.ndarray:
@@ -188,23 +204,21 @@ def _with_gravity(camera: Camera, depth, kept, config) -> Camera:
     return camera if up is None else dataclasses.replace(camera, up_cam=tuple(up.tolist()))
 
 
-def _channels(
-    rectifier, camera, image_rgb, depth, given_normals, detections, boxes, library, config, device
-) -> ImageChannels:
+def _channels(camera, image_rgb, depth, given_normals, hints, boxes, masks, device) -> ImageChannels:
     shape = (camera.height, camera.width)
-    rgb = torch.from_numpy(np.array(rectifier.image(image_rgb))).to(device)  # a copy: the caller may go on
+    rgb = torch.from_numpy(np.array(image_rgb)).to(device)  # a copy: the caller may go on
     depth_map = torch.zeros(shape, device=device) if depth is None else torch.from_numpy(depth).to(device)
     normals = torch.zeros(*shape, 3, device=device)
     if given_normals is not None:
         normals = torch.from_numpy(given_normals).to(device)
     elif depth is not None and len(boxes):
         normals = _normals(depth_map, camera, boxes)
-    masks = _masks(rectifier, camera, detections, boxes, depth, library, config)
     stacked = np.zeros((max(1, len(masks)), *shape), dtype=bool)
     for i in (i for i, mask in enumerate(masks) if mask is not None):
         stacked[i] = masks[i]
     has_mask = torch.tensor([mask is not None for mask in masks] or [False], device=device)
-    return ImageChannels(rgb, depth_map, normals, torch.from_numpy(stacked).to(device), has_mask)
+    said = None if hints is None else torch.from_numpy(hints.stacked()).to(device)
+    return ImageChannels(rgb, depth_map, normals, torch.from_numpy(stacked).to(device), has_mask, said)
 
 
 def _normals(depth_m: torch.Tensor, camera: Camera, boxes: np.ndarray) -> torch.Tensor | DepthNormals:
@@ -217,13 +231,15 @@ def _normals(depth_m: torch.Tensor, camera: Camera, boxes: np.ndarray) -> torch.
     return normals
 
 
-def _masks(rectifier, camera, detections, boxes, depth, library, config) -> list[np.ndarray | None]:
+def _masks(rectifier, camera, detections, boxes, depth, hints, library, config) -> list[np.ndarray | None]:
     """(H, W) bool masks: the detections' own, else cut from depth and box, else None."""
     given = [None if d.mask is None else rectifier.mask(d.mask) for d in detections]
     if depth is None or not config.depth_masks:
         return given
     extents = [_expected_extents(detection, library) for detection in detections]
-    cut = depth_masks(depth, camera, boxes, [float(np.linalg.norm(e)) for e in extents])
+    on_object = None if hints is None else hints.object_share > 0.5
+    diagonals = [float(np.linalg.norm(e)) for e in extents]
+    cut = depth_masks(depth, camera, boxes, diagonals, on_object=on_object)
     return [g if g is not None else c for g, c in zip(given, cut, strict=True)]
 
 

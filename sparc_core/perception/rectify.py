@@ -87,6 +87,11 @@ class Rectifier:
         field. Rectification does not turn the camera, so the vectors stay as they are."""
         return self._rectified(normals_cam, cv2.INTER_NEAREST, "normals")
 
+    def values(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) or (H, W, C) float32 values of the raw image to rectified, nearest neighbour, 0 outside the
+        raw field."""
+        return self._rectified(np.ascontiguousarray(values, dtype=np.float32), cv2.INTER_NEAREST, "values")
+
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(H, W) bool raw mask to rectified, nearest neighbour."""
         return self._rectified(np.asarray(mask, dtype=np.uint8), cv2.INTER_NEAREST, "mask") > 0

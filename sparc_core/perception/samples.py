@@ -15,8 +15,8 @@ class PixelSamples:
     """Image channels read at (B, N, K) pixels: B images, N objects, K pixels an object.
 
     uv_px (B, N, K, 2); rgb (B, N, K, 3) in [0, 1]; normal_cam (B, N, K, 3) unit, facing the camera;
-    depth_m (B, N, K) z-depth; mask (B, N, K) in [0, 1]. The has_* flags and `inside` (on the image)
-    are (B, N, K) bool; a value whose flag is False is zero.
+    depth_m (B, N, K) z-depth; mask (B, N, K) in [0, 1]; hints (B, N, K, 5) `PixelHints`, zero where there are
+    none. The has_* flags and `inside` (on the image) are (B, N, K) bool; a value whose flag is False is zero.
     """
 
     uv_px: torch.Tensor
@@ -28,6 +28,7 @@ class PixelSamples:
     has_normal: torch.Tensor
     has_mask: torch.Tensor
     inside: torch.Tensor
+    hints: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparc_core.perception.interfaces import DepthNormals, Detector, Masker
+from sparc_core.perception.interfaces import DepthNormals, DepthPrediction, Detector, Masker
 from sparc_core.perception.rectify import rectifier_for
-from sparc_core.types import Camera, Detection
+from sparc_core.types import Camera, Detection, PixelHints
 
 SHIPPED = "shipped"  # the name of the weights that come with the package
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -47,13 +47,14 @@ class PerceptionConfig:
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What the aligner is given. depth_m (H, W) float32 or None; normals_cam (H, W, 3) float32 or None: from
-    the depth; depth_predicted: nothing of the depth was measured. ran: which predictors did what; timing_ms
-    of each."""
+    the depth; depth_predicted: nothing of the depth was measured; hints: about the objects, of a network that
+    gives them. ran: which predictors did what; timing_ms of each."""
 
     detections: tuple[Detection, ...]
     depth_m: np.ndarray | None
     normals_cam: np.ndarray | None
     depth_predicted: bool
+    hints: PixelHints | None = None
     ran: dict[str, str] = field(default_factory=dict)
     timing_ms: dict[str, float] = field(default_factory=dict)
 
@@ -105,14 +106,15 @@ class Perception:
                 raise ValueError("no detections were given, and there is no detector")
             detections = timed("detector", self.detector.detect, image_rgb)
             ran["detector"] = type(self.detector).__name__
-        depth, normals, source = depth_m, None, "sensor" if depth_m is not None else "none"
+        depth, normals, hints = depth_m, None, None
+        source = "sensor" if depth_m is not None else "none"
         if self.depth is not None and (depth_m is None or self.fill_holes):
-            guess, guessed_normals = timed("depth", self._predict_depth, image_rgb, camera)
-            name = type(self.depth).__name__
+            guess = timed("depth", self._predict_depth, image_rgb, camera)
+            name, hints = type(self.depth).__name__, guess.hints
             if depth_m is None:
-                depth, normals, source = guess, guessed_normals, name
+                depth, normals, source = guess.depth_m, guess.normals_cam, name
             else:
-                depth, filled = fill_holes(depth_m, guess)
+                depth, filled = fill_holes(depth_m, guess.depth_m)
                 source = (
                     f"sensor, holes by {name}" if filled else "sensor, too little of it to fill its holes"
                 )
@@ -122,13 +124,17 @@ class Perception:
             ran["masks"] = type(self.masker).__name__
         else:
             ran["masks"] = _masks_without_masker(detections, depth is not None)
-        return Seen(tuple(detections), depth, normals, depth_m is None and depth is not None, ran, timing)
+        predicted = depth_m is None and depth is not None
+        return Seen(tuple(detections), depth, normals, predicted, hints, ran, timing)
 
-    def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """Predictors know pinhole cameras: they see the rectified image."""
+    def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
+        """Predictors know pinhole cameras: they see the rectified image. What they say is of raw pixels."""
         rectifier = rectifier_for(camera)
         found = self.depth.predict(rectifier.image(image_rgb), rectifier.camera)
-        return rectifier.raw_values(found.depth_m), rectifier.raw_values(found.normals_cam)
+        raw, hints = rectifier.raw_values, found.hints
+        if hints is not None:
+            hints = PixelHints.unstacked(raw(hints.stacked()))
+        return DepthPrediction(raw(found.depth_m), raw(found.normals_cam), hints=hints)
 
     def _cut_out(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> list[Detection]:
         boxes = np.array([d.box_xyxy for d in detections], dtype=np.float32).reshape(-1, 4)

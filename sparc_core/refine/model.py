@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from sparc_core.config import to_dict
 from sparc_core.inputs.assemble import InputConfig
@@ -85,12 +86,25 @@ def save_weights(path: Path, network_state: dict[str, torch.Tensor], config: Mod
 def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = None):
     """The network of a weights file in evaluation mode, and its config: (MultiSparcNet, ModelConfig).
 
-    config: use this instead of the one in the file. Raises ValueError naming the file when it is not a
-    safetensors file, carries no config, or its shapes do not fit the config.
+    config: use this instead of the one in the file; where it has hints (`PixelHints`) and the weights were
+    trained without, the network ignores them to begin with. Raises ValueError naming the file when it is not
+    a safetensors file, carries no config, or its shapes do not fit the config.
     """
     state, metadata = read_weights(path)
     if config is None:
         config = stored_config(metadata, "model_config", ModelConfig, path, "sparc pretrain")
+    elif config.inputs.hints:
+        state = _with_hint_columns(state, config.inputs)
     network = MultiSparcNet(config.network)
     fill_network(network, state, path, "config")
     return network.to(device).eval().requires_grad_(False), config
+
+
+def _with_hint_columns(state: dict[str, torch.Tensor], inputs: InputConfig) -> dict[str, torch.Tensor]:
+    """Parameters of a network without hints with columns of zeros for them, which come last; others as they
+    are."""
+    name = "embed_token.weight"
+    columns = state[name].shape[1] if name in state else 0
+    if columns != replace(inputs, hints=False).token_channels:
+        return state
+    return state | {name: F.pad(state[name], (0, inputs.token_channels - columns))}

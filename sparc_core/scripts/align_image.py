@@ -50,7 +50,7 @@ def align_image(options: ImageOptions, networks: Networks, console: Console, err
     seen = perception.see(inputs.image_rgb, inputs.camera, inputs.detections, inputs.depth_m)
     result = aligner.align(
         inputs.image_rgb, inputs.camera, seen.detections, seen.depth_m, seen.normals_cam,
-        depth_predicted=options.depth_predicted or seen.depth_predicted,
+        depth_predicted=options.depth_predicted or seen.depth_predicted, hints=seen.hints,
     )  # fmt: skip
     result = dataclasses.replace(result, timing_ms={**seen.timing_ms, **result.timing_ms})
     write_result(options.out, result, config=_plain(aligner.config), perception=seen.ran)

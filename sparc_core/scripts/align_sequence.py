@@ -181,6 +181,7 @@ def _align_frame(frame: VideoFrame, inputs: _Inputs, video, perception, options,
     found = video.align(
         frame.image_rgb, camera, seen.detections, frame.stamp_s, seen.depth_m, seen.normals_cam,
         T_fixed_cam=T_fixed_cam, depth_predicted=options.depth_predicted or seen.depth_predicted,
+        hints=seen.hints,
     )  # fmt: skip
     result = dataclasses.replace(found.result, timing_ms={**seen.timing_ms, **found.result.timing_ms})
     content = result_to_json(result)

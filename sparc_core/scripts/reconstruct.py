@@ -95,7 +95,7 @@ def _sightings(aligner, perception, frame, number: int, depth_scale: float) -> l
     seen = perception.see(image, frame.camera, found, depth)
     result = aligner.align(
         image, frame.camera, seen.detections, seen.depth_m, seen.normals_cam,
-        depth_predicted=seen.depth_predicted,
+        depth_predicted=seen.depth_predicted, hints=seen.hints,
     )  # fmt: skip
     for skipped in result.skipped:
         typer.echo(f"{frame.image}: detection {skipped.detection} skipped: {skipped.reason}", err=True)

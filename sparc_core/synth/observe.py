@@ -23,6 +23,7 @@ from sparc_core.synth.corrupt import (
 )
 from sparc_core.synth.raycast import RayCaster, RayHits
 from sparc_core.synth.scenes import SceneBatch
+from sparc_core.types import HINT_CHANNELS
 
 _EXACT, _SLAB, _MISSING = range(3)
 MIN_VISIBLE = 0.15  # of the CAD points, unoccluded and on the image
@@ -169,6 +170,7 @@ class SceneObserver:
         return PixelSamples(
             uv_px, rgb * keep[..., None], normal * keep[..., None], depth * keep, mask * keep,
             has_depth & inside, has_normal & inside, has_mask & inside, inside,
+            normal.new_zeros(*normal.shape[:-1], HINT_CHANNELS),
         )  # fmt: skip
 
     def first_images(self, rows: int) -> SceneObserver:

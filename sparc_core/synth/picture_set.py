@@ -45,11 +45,12 @@ class PictureSetConfig:
 class PicturedObject:
     """What stands in a picture: its pose in the camera frame, its box of visible pixels (x0, y0, x1, y1),
     pixel centres at integers, and the share of its points that are seen. number: of its pixels in the object
-    image."""
+    image; symmetry: of its CAD model."""
 
     number: int
     category: str
     model_id: str
+    symmetry: str
     box_xyxy: tuple[float, float, float, float]
     visible: float
     R: tuple[tuple[float, ...], ...]
@@ -84,8 +85,8 @@ class PictureLabeller:
             model = self.library.models[int(scene.model[0, slot])]
             box = (columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5)
             objects.append(PicturedObject(
-                slot, model.category, model.model_id, tuple(map(float, box)), round(float(visible[i]), 3),
-                *(_rounded(x) for x in (pose.R[i], pose.T[i], pose.S[i])),
+                slot, model.category, model.model_id, model.symmetry, tuple(map(float, box)),
+                round(float(visible[i]), 3), *(_rounded(x) for x in (pose.R[i], pose.T[i], pose.S[i])),
             ))  # fmt: skip
         return objects
 
@@ -155,7 +156,8 @@ class StoredPicture:
 class PictureFolder:
     """Reads pictures that `sparc train-perception pictures` has written.
 
-    Raises ValueError for a folder without an index, naming it, and for a picture whose files are missing.
+    Raises ValueError for a folder without an index or with one of another version, naming it, and for a
+    picture whose files are missing.
     """
 
     def __init__(self, folder: Path):
@@ -165,6 +167,8 @@ class PictureFolder:
             raise ValueError(f"{index}: no such file; write pictures with sparc train-perception pictures")
         lines = [json.loads(line) for line in index.read_text().splitlines()]
         self.entries = sorted(lines, key=lambda entry: entry["number"])
+        if any("symmetry" not in item for entry in lines for item in entry["objects"]):
+            raise ValueError(f"{index}: written by an older version; write the pictures anew")
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -19,7 +19,7 @@ from sparc_core.pipeline import Aligner
 from sparc_core.tracking.config import TrackerConfig
 from sparc_core.tracking.map_mode import MapMode
 from sparc_core.tracking.tracker import Tracker, TrackerUpdate
-from sparc_core.types import AlignmentResult, Camera, Detection
+from sparc_core.types import AlignmentResult, Camera, Detection, PixelHints
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,7 @@ class VideoAligner:
         *,
         T_fixed_cam: np.ndarray | None = None,
         depth_predicted: bool = False,
+        hints: PixelHints | None = None,
     ) -> VideoResult:
         """The objects of the next image. stamp_s: its time; one before the last ends every track.
 
@@ -103,7 +104,7 @@ class VideoAligner:
         if detections:
             result = self.aligner.align(
                 image_rgb, camera, detections, depth_m, normals_cam,
-                depth_predicted=depth_predicted, starts=starts,
+                depth_predicted=depth_predicted, hints=hints, starts=starts,
             )  # fmt: skip
         else:
             result = AlignmentResult(camera)

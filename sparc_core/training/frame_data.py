@@ -160,16 +160,16 @@ class FrameData:
                 has_mask[b, n] = mode != _MISSING
                 if has_mask[b, n]:
                     masks[b, n] = frame.masks[t] if mode == _OWN else frame.cut_masks[t]
-        rgb, depth, normals = (
+        rgb, depth, normals, hints = (
             torch.from_numpy(np.stack([getattr(c, name) for c in channels])).to(self.device)
-            for name in ("rgb", "depth_m", "normals_cam")
+            for name in ("rgb", "depth_m", "normals_cam", "hints")
         )
         draw = torch.rand(len(rgb), generator=generator, device=self.device)
         kept = (draw >= config.normals_missing)[:, None, None, None]
         # zero stays zero: a normal that is not known
         normals = F.normalize(normals.float() / NORMAL_STEPS, dim=-1) * kept
         return FrameSource(
-            rgb.float() / 255, depth, normals,
+            rgb.float() / 255, depth, normals, hints.float() / NORMAL_STEPS,
             torch.from_numpy(masks).to(self.device), torch.from_numpy(has_mask).to(self.device),
         )  # fmt: skip
 

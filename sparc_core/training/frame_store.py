@@ -23,21 +23,23 @@ from sparc_core.datasets.scannet import MM_PER_M
 from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.perception.masks import depth_masks
 from sparc_core.perception.normals import normals_from_depth
-from sparc_core.perception.see import Perception
+from sparc_core.perception.see import Perception, Seen
 from sparc_core.training.frame_targets import TrainingFrame
+from sparc_core.types import HINT_CHANNELS
 
 NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
 
 
 @dataclass(frozen=True, eq=False)
 class FrameChannels:
-    """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 unknown; normals_cam (H, W, 3) int8, in `NORMAL_STEPS`,
-    zero unknown; masks, cut_masks (T, H, W) bool of the targets: as annotated or detected, and cut from the
-    depth; has_cut (T,) bool."""
+    """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 unknown; normals_cam (H, W, 3) and hints (H, W, 5,
+    `PixelHints`) int8, in `NORMAL_STEPS`, zero unknown; masks, cut_masks (T, H, W) bool of the targets: as
+    annotated or detected, and cut from the depth; has_cut (T,) bool."""
 
     rgb: np.ndarray
     depth_m: np.ndarray
     normals_cam: np.ndarray
+    hints: np.ndarray
     masks: np.ndarray
     cut_masks: np.ndarray
     has_cut: np.ndarray
@@ -79,7 +81,7 @@ class FrameStore:
         cut = np.unpackbits(kept["cut"], axis=-1, count=size[0] * size[1]).reshape(-1, *size).astype(bool)
         depth = sensor if sensor is not None else kept["depth_mm"].astype(np.float32) / np.float32(MM_PER_M)
         masks = np.stack([target.mask for target in frame.targets])
-        return FrameChannels(rgb, depth, kept["normals"], masks, cut, kept["has_cut"])
+        return FrameChannels(rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"])
 
     def _kept(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
         path = self.folder / frame.scene / f"{frame.name}.npz"
@@ -92,7 +94,10 @@ class FrameStore:
             raise ValueError(f"{path}: expected the channels of a frame ({error}); remove it") from error
 
     def _compute(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
-        depth, normals = self._depth_and_normals(frame, rgb, sensor)
+        seen = self._see(frame, rgb, sensor)
+        depth = seen.depth_m
+        none = np.zeros((*depth.shape, HINT_CHANNELS), np.float32)
+        hints = none if seen.hints is None else seen.hints.stacked()
         cut, has_cut = (
             np.zeros((len(frame.targets), *rgb.shape[:2]), bool),
             np.zeros(len(frame.targets), bool),
@@ -101,35 +106,40 @@ class FrameStore:
             limit = np.tile((rgb.shape[1] - 1, rgb.shape[0] - 1), 2)
             boxes = np.clip([target.box_xyxy for target in frame.targets], 0, limit)
             found = depth_masks(
-                depth, frame.camera, boxes, [self.sizes_m[target.category] for target in frame.targets]
-            )
+                depth, frame.camera, boxes, [self.sizes_m[target.category] for target in frame.targets],
+                on_object=None if seen.hints is None else seen.hints.object_share > 0.5,
+            )  # fmt: skip
             for i, mask in enumerate(found):
                 if mask is not None:
                     cut[i], has_cut[i] = mask, True
         return {
             "depth_mm": np.zeros((0, 0), np.uint16) if sensor is not None else _in_mm(depth),
-            "normals": np.rint(normals * NORMAL_STEPS).astype(np.int8),
+            "normals": _in_steps(seen.normals_cam),
+            "hints": _in_steps(hints),
             "cut": np.packbits(cut.reshape(len(cut), -1), axis=-1),
             "has_cut": has_cut,
         }
 
-    def _depth_and_normals(self, frame: TrainingFrame, rgb, sensor) -> tuple[np.ndarray, np.ndarray]:
+    def _see(self, frame: TrainingFrame, rgb, sensor) -> Seen:
         if sensor is not None:
             found, _ = normals_from_depth(
                 torch.from_numpy(sensor)[None], intrinsics_tensor(frame.camera)[None]
             )
-            return sensor, found[0].numpy()
+            return Seen((), sensor, found[0].numpy(), False)
         if self.depth == "none":
-            return np.zeros(rgb.shape[:2], np.float32), np.zeros(rgb.shape, np.float32)
+            return Seen((), np.zeros(rgb.shape[:2], np.float32), np.zeros(rgb.shape, np.float32), False)
         with self._one_at_a_time:
-            seen = self.perception.see(rgb, replace(frame.camera, up_cam=tuple(frame.up_cam)), ())
-        return seen.depth_m, seen.normals_cam
+            return self.perception.see(rgb, replace(frame.camera, up_cam=tuple(frame.up_cam)), ())
 
     def _keep(self, path: Path, values: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.part.npz")
         np.savez(partial, **values)
         os.replace(partial, path)
+
+
+def _in_steps(values: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(values, -1, 1) * NORMAL_STEPS).astype(np.int8)
 
 
 def _in_mm(depth_m: np.ndarray) -> np.ndarray:

@@ -1,16 +1,19 @@
-"""Training of perception's predictors on stored pictures: AdamW, one cycle, averaged weights, exact
-resume."""
+"""Training of perception's predictors on stored pictures: one cycle, averaged weights, exact resume."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 
 from sparc_core.training.loop import TrainingLoop
+from sparc_core.training.optimiser import make_optimiser
 from sparc_core.training.picture_batches import PictureBatches
+
+PREDICTOR_OPTIMISERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class PredictorTrainConfig:
     """steps of `pictures` pictures a process; time_limit_min > 0 ends the run by the clock instead, and the
     schedule follows whichever of the two is further. The learning rate follows one cycle: up over
     `warm_share` of the run, down to nothing along a cosine. ema: decay of the averaged weights. precision:
-    "fp32", "bf16" (mixed, also worth it on CPUs that know it)."""
+    "fp32", "bf16" (mixed, also worth it on CPUs that know it). optimiser: "adamw" (the paper's) or "muon"."""
 
     steps: int = 20_000
     time_limit_min: float = 0.0
@@ -29,11 +32,16 @@ class PredictorTrainConfig:
     gradient_clip: float = 5.0
     ema: float = 0.998
     precision: str = "bf16"
+    optimiser: str = "adamw"
     seed: int = 0
 
     def __post_init__(self):
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"training precision must be fp32 or bf16, got {self.precision!r}")
+        if self.optimiser not in PREDICTOR_OPTIMISERS:
+            raise ValueError(
+                f"training optimiser must be one of {PREDICTOR_OPTIMISERS}, got {self.optimiser!r}"
+            )
         if not 0 <= self.warm_share < 1:
             raise ValueError(f"training warm_share must be in [0, 1), got {self.warm_share}")
         for name in ("steps", "pictures"):
@@ -43,16 +51,19 @@ class PredictorTrainConfig:
 
 class PredictorTrainer(TrainingLoop):
     """Trains `module`, whose forward takes a `PictureBatch` and returns its losses by name; `network` is the
-    part of it that is kept."""
+    part of it that is kept. ends: weights of its first and last layers, which Muon leaves to AdamW; None for
+    a network that has not been tried with Muon, which is refused then."""
 
     def __init__(
         self, config: PredictorTrainConfig, module: torch.nn.Module, network: torch.nn.Module,
-        batches: PictureBatches, device: str = "cpu",
+        batches: PictureBatches, device: str = "cpu", ends: Collection[torch.nn.Parameter] | None = None,
     ):  # fmt: skip
+        if ends is None and config.optimiser == "muon":
+            raise ValueError("training optimiser must be adamw for this network, got muon")
         accelerator = Accelerator(cpu=device == "cpu")
         module = module.to(accelerator.device, memory_format=torch.channels_last)
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        optimiser = make_optimiser(
+            config.optimiser, network, config.learning_rate, config.weight_decay, ends or ()
         )
         super().__init__(config, accelerator, module, network, optimiser)
         self.batches = batches

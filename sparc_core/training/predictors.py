@@ -42,6 +42,10 @@ class DepthTraining:
         """The network with random weights."""
         return DepthNet(self.network)
 
+    def ends(self, network: DepthNet) -> list[torch.nn.Parameter]:
+        """Weights of the first and last layers."""
+        return network.ends()
+
     def with_losses(self, network: DepthNet) -> torch.nn.Module:
         """The network as a module that turns a `PictureBatch` into losses."""
         return DepthLosses(network, self.beta, self.object_weight)
@@ -73,6 +77,13 @@ class DetectorTraining:
         """The network with random weights."""
         return build_mask_rcnn(self.network)
 
+    def ends(self, network) -> list[torch.nn.Parameter]:
+        """Weights of the first and last layers."""
+        rpn, box = network.rpn.head, network.roi_heads.box_predictor
+        last = (rpn.cls_logits, rpn.bbox_pred, box.cls_score, box.bbox_pred)
+        last += (network.roi_heads.mask_predictor.mask_fcn_logits,)
+        return [layer.weight for layer in (network.backbone.body.conv1, *last)]
+
     def with_losses(self, network) -> torch.nn.Module:
         """The network as a module that turns a `PictureBatch` into losses."""
         return DetectorLosses(network)
@@ -94,7 +105,9 @@ def make_trainer(
     if init is not None:
         take_weights(network, init, type(settings.network))
     batches = PictureBatches(pictures, settings.train.pictures, settings.augment, size_px=settings.size_px)
-    return PredictorTrainer(settings.train, settings.with_losses(network), network, batches, device)
+    return PredictorTrainer(
+        settings.train, settings.with_losses(network), network, batches, device, settings.ends(network)
+    )
 
 
 def take_trunk(detector: torch.nn.Module, depth_weights: Path) -> None:

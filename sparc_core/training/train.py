@@ -102,7 +102,9 @@ class Trainer(TrainingLoop):
         accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if mixed else "no")
         torch.manual_seed(config.seed)
         network = MultiSparcNet(config.model.network).to(accelerator.device)
-        optimiser = make_optimiser(config.optimiser, network, config.learning_rate, config.weight_decay)
+        optimiser = make_optimiser(
+            config.optimiser, network, config.learning_rate, config.weight_decay, network.ends()
+        )
         super().__init__(config, accelerator, network, network, optimiser, accelerator.device)
         self.data = open_data(self, library)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 
+from sparc_core.cad.symmetry import front_directions
 from sparc_core.perception.depth_net import (
     DepthNet,
     DepthNetConfig,
@@ -20,8 +21,8 @@ from sparc_core.perception.depth_net import (
     ray_image,
     working_size,
 )
-from sparc_core.training.depth_loss import DepthLosses, depth_losses, halved
-from sparc_core.training.picture_batches import PictureBatch
+from sparc_core.training.depth_loss import DepthLosses, depth_losses, front_loss, halved
+from sparc_core.training.picture_batches import UNLABELLED, PictureBatch
 from sparc_core.training.predictors import DepthTraining
 from sparc_core.types import Camera
 
@@ -29,8 +30,16 @@ DEPTH = DepthNetConfig(64, 48, channels=(8, 8, 8))
 
 
 def output(log_depth, log_sigma, normal, kappa):
-    return DepthOutput(*(torch.tensor([[x]]) for x in (log_depth, log_sigma)),
-                       torch.tensor(normal).T[None, :, None], torch.tensor([[kappa]]))  # fmt: skip
+    return pixels_found(*(torch.tensor([[x]]) for x in (log_depth, log_sigma)),
+                        torch.tensor(normal).T[None, :, None], torch.tensor([[kappa]]))  # fmt: skip
+
+
+def pixels_found(log_depth, log_sigma, normal, kappa):
+    """What the network found but for fronts and categories."""
+    size = log_depth.shape[1:]
+    return DepthOutput(
+        log_depth, log_sigma, normal, kappa, torch.zeros(1, 3, *size), torch.zeros(1, 10, *size)
+    )
 
 
 def test_depth_losses_by_hand():
@@ -68,7 +77,7 @@ def test_beta_lets_uncertain_pixels_count_more():
 def test_beta_and_weights_count_for_normals_as_well():
     kappa, turned = torch.tensor([1.0, 9.0]), [math.radians(40), math.radians(10)]
     normal = torch.tensor([[math.sin(a), 0.0, -math.cos(a)] for a in turned]).T[None, :, None]
-    found = DepthOutput(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), normal, kappa[None, None])
+    found = pixels_found(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), normal, kappa[None, None])
     truth = torch.tensor([[0.0, 0.0, -1.0]] * 2).T[None, :, None]
     nll = [k * a - math.log(k * k + 1) + math.log(1 + math.exp(-k * math.pi))
            for k, a in zip(kappa.tolist(), turned, strict=True)]  # fmt: skip
@@ -84,16 +93,20 @@ def test_pixels_of_objects_count_more_where_that_is_asked_for():
     network = DepthNet(DEPTH).eval()
     masks = torch.zeros(2, 48, 64, dtype=torch.uint8)
     masks[0, 10:30, 8:40] = masks[1, 20:48, 30:64] = 1
-    nothing = {"masks": masks[:0]}
+    fronts = torch.zeros(2, 4, 3)
+    fronts[:, :, 2] = 1
+    nothing = {"masks": masks[:0], "fronts": fronts[:0]}
+    category = torch.zeros(2, 48, 64, dtype=torch.int64)
     batch = PictureBatch(
         torch.rand(2, 3, 48, 64), torch.tensor([[60.0, 60.0, 31.5, 23.5]] * 2), torch.zeros(2, 3),
-        1 + torch.rand(2, 48, 64), F.normalize(torch.randn(2, 3, 48, 64), dim=1), [{"masks": masks}, nothing],
+        1 + torch.rand(2, 48, 64), F.normalize(torch.randn(2, 3, 48, 64), dim=1), category,
+        [{"masks": masks, "fronts": fronts}, nothing],
     )  # fmt: skip
     plain, only = (DepthLosses(network, 0.0, weight)(batch) for weight in (1.0, 1e6))
     inside = (masks.any(0))[None, ::2, ::2]
     rays = ray_image(batch.intrinsics, 48, 64)
     found = network(batch.rgb, rays, batch.up_cam)
-    first = DepthOutput(*(getattr(found, n)[:1] for n in ("log_depth", "log_sigma", "normal", "kappa")))
+    first = DepthOutput(*(getattr(found, f.name)[:1] for f in dataclasses.fields(found)))
     truth = [x[:1] for x in halved(batch.depth_m, batch.normal)]
     expected = depth_losses(first, truth[0] * inside, truth[1] * inside[:, None])
     for name in ("depth", "normal"):
@@ -101,6 +114,43 @@ def test_pixels_of_objects_count_more_where_that_is_asked_for():
         assert only[name].item() != pytest.approx(plain[name].item(), rel=1e-3)
     with pytest.raises(ValueError, match="object_weight must be positive"):
         DepthTraining(object_weight=0.0)
+
+
+def test_the_front_of_an_object_is_judged_by_all_its_pixels_and_the_nearest_of_its_turns():
+    masks = torch.zeros(3, 4, 8, dtype=torch.uint8)
+    masks[0, :, :4] = masks[1, :, 4:6] = masks[2, :, 6:] = 1
+    straight, turned = Rotation.identity(), Rotation.from_euler("y", 90, degrees=True)
+    fronts = np.stack([
+        front_directions(straight.as_matrix(), "none"), front_directions(turned.as_matrix(), "c2"),
+        front_directions(straight.as_matrix(), "cinf"),
+    ])  # fmt: skip
+    np.testing.assert_allclose(fronts[1], [[1, 0, 0], [-1, 0, 0]] * 2, atol=1e-9)
+    assert (fronts[2] == 0).all()
+    front = torch.zeros(1, 3, 2, 4)  # half the masks' size
+    front[0, 2, :, 0], front[0, 0, :, 1] = 1, 1  # of the first object one half is right, one off by 90°
+    front[0, 0, 0, 2], front[0, 0, 1, 2] = -0.9, 0.1  # of the second, which may be turned by 180°
+    objects = [{"masks": masks, "fronts": torch.from_numpy(fronts).float()}]
+    first = (0 + 2) / 2
+    second = min((1.9**2 + 0.9**2) / 2, (0.1**2 + 1.1**2) / 2)
+    assert front_loss(front, objects).item() == pytest.approx((first + second) / 2)
+    none = [{name: values[2:] for name, values in objects[0].items()}]
+    assert front_loss(front, none).item() == 0  # a round object has no front
+
+
+def test_categories_are_learnt_where_pixels_are_labelled():
+    torch.manual_seed(0)
+    network = DepthNet(DEPTH).eval()
+    nothing = {"masks": torch.zeros(0, 48, 64, dtype=torch.uint8), "fronts": torch.zeros(0, 4, 3)}
+    category = torch.full((1, 48, 64), UNLABELLED)
+    category[0, :24], category[0, 24:30] = 0, 4
+    batch = PictureBatch(
+        torch.rand(1, 3, 48, 64), torch.tensor([[60.0, 60.0, 31.5, 23.5]]), torch.zeros(1, 3),
+        torch.ones(1, 48, 64), torch.zeros(1, 3, 48, 64), category, [nothing],
+    )  # fmt: skip
+    found = network(batch.rgb, ray_image(batch.intrinsics, 48, 64), batch.up_cam).category.softmax(1)
+    right = torch.cat((found[0, 0, :12].flatten(), found[0, 4, 12:15].flatten()))
+    loss = DepthLosses(network)(batch)["category"].item()
+    assert loss == pytest.approx(-right.log().mean().item(), rel=1e-4)
 
 
 def test_the_normals_distribution_adds_up_and_its_mean_angle_is_the_one_stated():

@@ -25,6 +25,7 @@ from sparc_core.training.frame_source import FrameSource
 from sparc_core.training.frame_store import FrameStore
 from sparc_core.training.frame_targets import training_frames
 from sparc_core.training.train import Trainer, update_starts
+from sparc_core.types import HINT_CHANNELS, PixelHints
 
 YAML = Path(__file__).resolve().parents[2] / "config/training/finetune_scannet25k.yaml"
 EXACT = FrameDataConfig(
@@ -166,11 +167,12 @@ def test_frames_are_read_as_an_image_is_at_run_time():
     masks = torch.rand(2, 3, 6, 8, generator=g) > 0.5
     has_mask = torch.tensor([[True, False, True], [True, True, False]])
     uv = torch.rand(2, 3, 40, 2, generator=g) * torch.tensor([10.0, 8.0]) - 1.5
-    source = FrameSource(rgb / 255, depth, normals, masks, has_mask)
+    hints = torch.rand(2, 6, 8, HINT_CHANNELS, generator=g)
+    source = FrameSource(rgb / 255, depth, normals, hints, masks, has_mask)
     read = source.sample(uv)
     assert not read.inside.all() and read.inside.any()
     for b in range(2):
-        channels = ImageChannels(rgb[b], depth[b], normals[b], masks[b], has_mask[b])
+        channels = ImageChannels(rgb[b], depth[b], normals[b], masks[b], has_mask[b], hints[b])
         alone = ImageSource(channels, torch.arange(3)[None]).sample(uv[b : b + 1])
         for f in dataclasses.fields(read):
             assert torch.equal(getattr(read, f.name)[b], getattr(alone, f.name)[0]), f.name
@@ -283,13 +285,24 @@ def test_predicted_depth_comes_from_the_network_and_none_is_none(dataset, tmp_pa
 
             normals = np.broadcast_to(np.float32([0, 0, -1]), (*image_rgb.shape[:2], 3))
             ones = np.ones(image_rgb.shape[:2], np.float32)
-            return DepthPrediction(2.5 * ones, normals, ones, ones)
+            hints = PixelHints(0.5 * -normals, on_object(ones), 2 * ones)
+            return DepthPrediction(2.5 * ones, normals, ones, ones, hints)
+
+    def on_object(ones):
+        x0, y0, x1, y1 = (int(v) for v in frame.targets[0].box_xyxy)
+        share = 0.1 * ones
+        share[y0 : y1 + 1, x0 : x1 + 1] = 0.9
+        return share
 
     (frame, *_) = frames_of(dataset, "scene0001_00")
     found = FrameStore(dataset, "predicted", tmp_path, {}, SIZES, Perception(depth=Flat())).load(frame)
     assert found.depth_m == pytest.approx(2.5) and (found.normals_cam == [0, 0, -127]).all()
+    assert (found.hints[..., :3] == [0, 0, 64]).all() and (found.hints[..., 4] == 127).all()  # 2 is cut off
+    # flat as the depth is, the mask is what the network knows to be objects
+    np.testing.assert_array_equal(found.cut_masks[0], found.hints[..., 3] > 64)
     empty = FrameStore(dataset, "none", tmp_path, {}, SIZES).load(frame)
     assert not empty.depth_m.any() and not empty.normals_cam.any() and not empty.has_cut.any()
+    assert empty.hints.shape[-1] == HINT_CHANNELS and not empty.hints.any()
 
 
 # training

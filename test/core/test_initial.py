@@ -15,6 +15,7 @@ from sparc_core.refine.initial import (
     start_rotations,
     start_translation,
 )
+from sparc_core.types import HINT_CHANNELS
 
 # the box centre (420, 190) is at bearing (0.2, −0.1, 1)
 FRAME = Frame(
@@ -33,7 +34,8 @@ def samples(uv, depth, mask=None, has_depth=None):
     has_mask = yes if mask is not None else ~yes
     mask = torch.zeros_like(depth) if mask is None else torch.tensor([[mask]], dtype=torch.float32)
     colour = torch.zeros(*depth.shape, 3)
-    return PixelSamples(uv, colour, colour, depth, mask, flags, yes, has_mask, yes)
+    hints = torch.zeros(*depth.shape, HINT_CHANNELS)
+    return PixelSamples(uv, colour, colour, depth, mask, flags, yes, has_mask, yes, hints)
 
 
 def expected(z):

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import random_poses, scene_of, shape_caster, shape_tensors
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.tensors import CadPoints
 from sparc_core.geometry.camera import project
@@ -23,6 +25,7 @@ from sparc_core.inputs.assemble import (
     pose_context,
 )
 from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
+from sparc_core.types import HINT_CHANNELS
 
 BOXES, CAD, SURFACE = 6, 5, 9
 INTRINSICS = torch.tensor([[500.0, 480.0, 320.0, 240.0]])
@@ -31,6 +34,7 @@ CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, NORMAL, AGREEMENT, PAIR,
     slice(0, 13), slice(13, 16), slice(16, 19), slice(19, 22), slice(22, 25), slice(25, 27), slice(27, 30),
     slice(30, 31), slice(31, 40), slice(40, 42), slice(42, 43), slice(43, 45),
 )  # fmt: skip
+HINTS = slice(45, 50)
 
 
 def unit(tensor):
@@ -49,7 +53,9 @@ def samples_at(uv, depth, normal, gen):
     """Samples with depth, normal and mask everywhere and random colours."""
     yes = torch.ones(depth.shape, dtype=torch.bool)
     rgb = torch.rand(*depth.shape, 3, generator=gen)
-    return PixelSamples(uv, rgb, normal, depth, (depth > depth.median()).float(), yes, yes, yes, yes)
+    mask = (depth > depth.median()).float()
+    hints = torch.rand(*depth.shape, HINT_CHANNELS, generator=gen) - 0.5
+    return PixelSamples(uv, rgb, normal, depth, mask, yes, yes, yes, yes, hints)
 
 
 def random_inputs(objects=2, seed=0):
@@ -179,20 +185,46 @@ def test_groups_of_channels_can_be_left_out():
         "closest point": [OFFSET, CLOSEST_NORMAL, DISTANCE],
         "object normal": [NORMAL, AGREEMENT], "CAD point": [PAIR, PAIR_VIEW],
     }  # fmt: skip
-    assert set(where) == set(GROUPS)
+    assert {*where, "hints"} == set(GROUPS)
+    told = assemble_tokens(InputConfig("object", BOXES, CAD, hints=True), *inputs)
+    assert torch.equal(told.features[..., :45], every.features)
+    where["hints"] = [HINTS]
     for name, parts in where.items():
-        tokens = assemble_tokens(InputConfig("object", BOXES, CAD, left_out=(name,)), *inputs)
-        out = torch.zeros(45, dtype=torch.bool)
+        config = InputConfig("object", BOXES, CAD, hints=True, left_out=(name,))
+        tokens, every = assemble_tokens(config, *inputs), told
+        out = torch.zeros(50, dtype=torch.bool)
         for part in parts:
             out[part] = True
         assert (tokens.features[..., out] == 0).all(), name
         assert torch.equal(tokens.features[..., ~out], every.features[..., ~out]), name
         assert torch.equal(tokens.context, every.context)
-    blind = assemble_tokens(InputConfig("object", BOXES, CAD, left_out=("context",)), *inputs)
+    blind = assemble_tokens(InputConfig("object", BOXES, CAD, hints=True, left_out=("context",)), *inputs)
     assert (blind.context == 0).all() and torch.equal(blind.features, every.features)
     for layout, name in (("paper", "unit cube"), ("object", "colours")):
         with pytest.raises(ValueError, match=f"the {layout} layout has no group '{name}'"):
             InputConfig(layout, left_out=(name,))
+
+
+def test_hints_are_those_of_the_pixels_with_the_front_along_the_objects_axes():
+    inputs = random_inputs(seed=5)
+    _, pose, boxes, reprojected, _, _ = inputs
+    features = assemble_tokens(InputConfig("object", BOXES, CAD, hints=True), *inputs).features[..., HINTS]
+    for found, samples in ((features[:, :, :BOXES], boxes), (features[:, :, BOXES:], reprojected)):
+        for n in range(2):
+            turn = Rotation.from_matrix(pose.R[0, n].double().numpy())
+            front = turn.inv().apply(samples.hints[0, n, :, :3].double().numpy())
+            np.testing.assert_allclose(found[0, n, :, :3], front, atol=1e-5)
+        assert torch.equal(found[..., 3:], samples.hints[..., 3:])
+    # the true front is +z, whatever the object's extents
+    true = dataclasses.replace(
+        boxes, hints=F.pad(pose.R[..., 2][:, :, None].expand(-1, -1, BOXES, -1), (0, 2))
+    )
+    frame, _, _, _, in_front, cad = inputs
+    tokens = assemble_tokens(
+        InputConfig("object", BOXES, CAD, hints=True), frame, pose, true, reprojected, in_front, cad
+    )
+    expected = np.broadcast_to([0.0, 0.0, 1.0], (1, 2, BOXES, 3))
+    np.testing.assert_allclose(tokens.features[:, :, :BOXES, HINTS][..., :3], expected, atol=1e-5)
 
 
 def test_place_in_the_box_runs_from_minus_one_to_one():
@@ -348,6 +380,8 @@ def test_gravity_that_is_not_known_leaves_no_trace_in_the_context():
         ({"n_bbox": 0}, "input n_bbox must be at least 1, got 0"),
         ({"n_surface": 0}, "input n_surface must be at least 1, got 0"),
         ({"n_cad": -1}, "input n_cad must be at least 1, got -1"),
+        ({"layout": "paper", "hints": True}, "inputs hints: the paper layout has none"),
+        ({"left_out": ("hints",)}, "inputs left_out: there are no hints to leave out"),
     ],
 )
 def test_a_config_names_the_field_that_is_wrong(arguments, message):

@@ -79,6 +79,20 @@ def test_neither_floor_nor_wall_is_part_of_an_object():
         assert (mask & (owner == -1)).sum() < 0.03 * mask.sum()
 
 
+def test_where_it_is_known_which_pixels_are_objects_planes_are_not_looked_for():
+    """A depth that a network guessed has no planes; cut along its jumps, what is of objects is enough."""
+    depth, owner = room([CHAIR, TABLE_BEHIND])
+    bent = depth * (1 + 0.15 * np.sin(np.arange(CAMERA.width) / 25)).astype(np.float32)
+    box = box_around(owner == 0, (-8, -6, 9, 5))
+    (told,) = depth_masks(bent, CAMERA, [box], [1.1], on_object=owner >= 0)
+    (alone,) = depth_masks(bent, CAMERA, [box], [1.1])
+    assert overlap(told, owner == 0) > 0.9
+    assert not (told & (owner == -1)).any()
+    assert alone is None or overlap(alone, owner == 0) < overlap(told, owner == 0)
+    with pytest.raises(ValueError, match=r"on_object: expected \(240, 320\), got \(5, 5\)"):
+        depth_masks(depth, CAMERA, [box], [1.1], on_object=np.ones((5, 5), bool))
+
+
 def test_the_planes_found_are_floor_and_wall():
     depth, owner = room([CHAIR])
     planes = background_planes(depth, CAMERA, [box_around(owner == 0)])

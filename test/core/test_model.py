@@ -122,3 +122,24 @@ def test_many_misfits_are_summed_up(weights):
     deeper = ModelConfig(CONFIG.inputs, NetworkConfig(45, 26, **{**SIZES, "blocks": 2}))
     with pytest.raises(ValueError, match=r"trunk.cross.1.\S+ is missing.* and \d+ more"):
         load_network(weights, config=deeper)
+
+
+def test_a_network_without_hints_can_be_given_them_and_ignores_them_to_begin_with(weights):
+    told = dataclasses.replace(
+        CONFIG,
+        inputs=dataclasses.replace(CONFIG.inputs, hints=True),
+        network=dataclasses.replace(CONFIG.network, token_channels=50),
+    )
+    wide, config = load_network(weights, config=told)
+    assert config == told
+    tokens, context = torch.randn(1, 2, 5, 50), torch.randn(1, 2, 26)
+    valid = torch.ones(1, 2, 5, dtype=torch.bool)
+    found = wide(tokens, context, valid, valid[..., 0]).raw_update
+    before = network()(tokens[..., :45], context, valid, valid[..., 0]).raw_update
+    torch.testing.assert_close(found, before)
+    # one that was trained with them keeps its own columns
+    save_weights(weights, {**wide.state_dict(), "embed_token.weight": torch.ones(12, 50)}, told)
+    again, _ = load_network(weights, config=told)
+    assert (again.embed_token.weight == 1).all()
+    with pytest.raises(ValueError, match="embed_token.weight"):
+        load_network(weights, config=CONFIG)

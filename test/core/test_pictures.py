@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from builders import furniture, posed_mesh, random_poses, scene_of, shape_caster, shapes
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
+from sparc_core.cad.symmetry import turn_angles_rad
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose
 from sparc_core.scripts.main import app
@@ -20,7 +23,14 @@ from sparc_core.synth.render import SceneRenderer, pixel_grid, single_scene
 from sparc_core.synth.rooms import CEILING, FLOOR, enclose
 from sparc_core.synth.scenes import SceneConfig, SceneSampler
 from sparc_core.synth.textures import Noise, planks, scramble, tiles
-from sparc_core.training.picture_batches import AugmentConfig, PictureBatches, augmented, stack_pictures
+from sparc_core.training.picture_batches import (
+    UNLABELLED,
+    AugmentConfig,
+    PictureBatches,
+    augmented,
+    stack_pictures,
+)
+from sparc_core.types import CATEGORIES
 
 SMALL = PictureSetConfig(pictures=PictureConfig(160, 120))
 
@@ -220,6 +230,57 @@ def test_mirrored_and_cropped_pictures_keep_their_geometry(written):
         assert set(np.unique(changed.object)) <= set(np.unique(picture.object))
     mirrored = augmented(picture, AugmentConfig(mirror=1, crop=0, colour=0, grey=0), np.random.default_rng(0))
     np.testing.assert_array_equal(mirrored.rgb, picture.rgb[:, ::-1])
+
+
+def test_the_pose_of_an_object_in_a_mirror_puts_its_mirrored_model_onto_the_mirrored_points(written):
+    folder, _ = written
+    picture = PictureFolder(folder).read(0)
+    mirrored = augmented(picture, AugmentConfig(mirror=1, crop=0), np.random.default_rng(0))
+    points = np.random.default_rng(1).uniform(-0.5, 0.5, (50, 3))
+    for before, after in zip(picture.objects, mirrored.objects, strict=True):
+        there = points * before.S_m @ np.array(before.R).T + before.T_m
+        model = points * [-1, 1, 1]
+        found = model * after.S_m @ np.array(after.R).T + after.T_m
+        np.testing.assert_allclose(found, there * [-1, 1, 1], atol=1e-4)
+        assert np.linalg.det(after.R) == pytest.approx(1, abs=1e-3)
+
+
+def test_batches_tell_the_category_of_every_pixel_and_where_fronts_look(written):
+    folder, _ = written
+    picture = PictureFolder(folder).read(0)
+    hidden = replace(picture, objects=picture.objects[1:])  # the first is not to be found
+    for shown in (picture, hidden):
+        batch = stack_pictures([shown])
+        found = batch.category[0].numpy()
+        assert (found[shown.object == 0] == 0).all()
+        for item in picture.objects:
+            label = CATEGORIES.index(item.category) + 1 if item in shown.objects else UNLABELLED
+            assert (found[shown.object == item.number + 1] == label).all()
+        assert len(batch.objects[0]["fronts"]) == len(batch.objects[0]["boxes"])
+    boxes = np.array([o.box_xyxy for o in picture.objects])
+    wide = (boxes[:, 2:] - boxes[:, :2]).min(1) > 8
+    large = tuple(o for o, fits in zip(picture.objects, wide, strict=True) if fits)
+    assert large
+    told = stack_pictures([replace(picture, objects=large)]).objects[0]["fronts"]
+    for fronts, item in zip(told, large, strict=True):
+        turns = turn_angles_rad(item.symmetry)
+        if len(turns) > 4:
+            assert (fronts == 0).all()
+            continue
+        looks = [Rotation.from_rotvec([0, turn, 0]).apply([0, 0, 1]) @ np.array(item.R).T for turn in turns]
+        for look in looks:
+            assert np.linalg.norm(fronts - look, axis=1).min() < 1e-4
+        for front in fronts.numpy():
+            assert np.linalg.norm(np.array(looks) - front, axis=1).min() < 1e-4
+
+
+def test_pictures_of_an_older_version_are_refused(written, tmp_path):
+    folder, _ = written
+    lines = [json.loads(line) for line in (folder / "pictures.jsonl").read_text().splitlines()]
+    del lines[1]["objects"][0]["symmetry"]
+    (tmp_path / "pictures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="pictures.jsonl: written by an older version; write the pictures"):
+        PictureFolder(tmp_path)
 
 
 def test_gravity_is_mirrored_turned_a_little_or_left_out(written):

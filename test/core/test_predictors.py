@@ -9,12 +9,13 @@ import pytest
 import torch
 from builders import furniture
 from safetensors.torch import save_file
+from scipy.spatial.transform import Rotation
 from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.feature_extraction import create_feature_extractor
 from typer.testing import CliRunner
 
-from sparc_core.evaluation.perception import BoxFigures, DepthFigures
+from sparc_core.evaluation.perception import BoxFigures, DepthFigures, FrontFigures
 from sparc_core.perception import device_fallback
 from sparc_core.perception.depth_net import (
     DepthNet,
@@ -29,7 +30,8 @@ from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetCo
 from sparc_core.synth.pictures import PictureConfig
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, one_cycle
 from sparc_core.training.predictors import DepthTraining, DetectorTraining, make_trainer
-from sparc_core.types import Camera, Detection
+from sparc_core.training.retrieval import RetrievalTraining, make_retrieval_trainer
+from sparc_core.types import Camera, Detection, PixelHints
 
 DEPTH = DepthNetConfig(64, 48, channels=(8, 8, 8))
 DETECTOR = MaskRcnnConfig(
@@ -203,13 +205,48 @@ def test_box_figures_by_hand():
     assert nothing.summary() == {"box_ap50": 0.0, "box_ap": 0.0}
 
 
+def test_fronts_by_hand(folder):
+    picture = PictureFolder(folder).read(0)
+    half = np.zeros((48, 64), np.uint8)
+    half[:, :32], half[:, 32:48] = 1, 2
+    straight, turned = (
+        Rotation.from_euler("y", angle, degrees=True).as_matrix().tolist() for angle in (0, 30)
+    )
+    item = picture.objects[0]
+    shown = dataclasses.replace(picture, object=half, objects=(
+        dataclasses.replace(item, number=0, R=straight, symmetry="c2"),
+        dataclasses.replace(item, number=1, R=turned, symmetry="none"),
+    ))  # fmt: skip
+    fronts = np.zeros((48, 64, 3), np.float32)
+    fronts[:, :32, 2] = -0.5  # the first, from behind, which is the same
+    fronts[:, :16, 0], fronts[:, 16:32, 0] = 0.3, -0.3  # in the mean it is right
+    fronts[:, 32:, 2] = 1  # the second, off by 30°
+    share = np.where(np.arange(64) < 32, 0.9, 0.1) * np.ones((48, 1))
+    figures = FrontFigures()
+    assert figures.summary() == {}
+    figures.add(PixelHints(fronts, share, share), shown)
+    np.testing.assert_allclose(figures.errors_deg, [0, 30], atol=0.01)
+    assert figures.summary() == {
+        "front_20": 0.5,
+        "front_45": 1.0,
+        "object_iou": pytest.approx(32 / 48, abs=1e-4),
+    }
+    with pytest.raises(ValueError, match="optimiser must be adamw for this network, got muon"):
+        train = PredictorTrainConfig(optimiser="muon")
+        make_retrieval_trainer(RetrievalTraining(train=train), furniture(), "cpu")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         DepthTraining(DEPTH, PredictorTrainConfig(steps=6, pictures=2, precision="fp32")),
+        DepthTraining(DEPTH, PredictorTrainConfig(steps=6, pictures=2, precision="fp32", optimiser="muon")),
         DetectorTraining(DETECTOR, PredictorTrainConfig(steps=6, pictures=2, precision="fp32")),
+        DetectorTraining(
+            DETECTOR, PredictorTrainConfig(steps=6, pictures=2, precision="fp32", optimiser="muon")
+        ),
     ],
-    ids=["depth", "detector"],
+    ids=["depth", "depth with Muon", "detector", "detector with Muon"],
 )
 def test_an_interrupted_run_equals_an_uninterrupted_one(folder, settings):
     def trainer(seed=0):
@@ -235,6 +272,29 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(folder, settings):
     assert second.step == 6 and not torch.equal(
         next(iter(trainer(1).network.parameters())), next(iter(whole.network.parameters()))
     )
+
+
+def test_muon_steps_convolutions_as_matrices_and_leaves_both_ends_to_adamw(folder):
+    train = PredictorTrainConfig(steps=1, pictures=1, learning_rate=0.01, weight_decay=0.0, optimiser="muon")
+    for settings in (DepthTraining(DEPTH, train), DetectorTraining(DETECTOR, train)):
+        trainer = make_trainer(settings, PictureFolder(folder), "cpu")
+        network, rng = trainer.network, torch.Generator().manual_seed(0)
+        ends = {id(parameter) for parameter in settings.ends(network)}
+        before = {name: value.detach().clone() for name, value in network.named_parameters()}
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=rng)
+        for group in trainer.optimiser.param_groups:
+            group["lr"] = 0.01
+        trainer.optimiser.step()
+        for name, value in network.named_parameters():
+            step = value.detach() - before[name]
+            if value.ndim >= 2 and id(value) not in ends:
+                singular = torch.linalg.svdvals(step.flatten(1))
+                assert singular.max() < 2.5 * singular.min(), name  # orthogonal, as far as Muon goes
+            else:
+                np.testing.assert_allclose(step.abs(), 0.01, rtol=1e-3, err_msg=name)
+        trainer.optimiser.zero_grad()
+        assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_training_lowers_the_depth_loss(folder):
@@ -319,4 +379,8 @@ def test_wrong_sizes_are_named():
         MaskRcnnConfig(channels=0)
     with pytest.raises(ValueError, match="training precision must be fp32 or bf16, got 'half'"):
         PredictorTrainConfig(precision="half")
+    with pytest.raises(
+        ValueError, match=r"training optimiser must be one of \('adamw', 'muon'\), got 'lamb'"
+    ):
+        PredictorTrainConfig(optimiser="lamb")
     assert sum(p.numel() for p in build_mask_rcnn(MaskRcnnConfig()).parameters()) < 6e6

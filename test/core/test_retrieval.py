@@ -32,7 +32,7 @@ from sparc_core.training.retrieval import (
     make_retrieval_trainer,
     similar_models,
 )
-from sparc_core.types import CATEGORIES
+from sparc_core.types import CATEGORIES, HINT_CHANNELS
 
 SMALL = RetrievalConfig(n_pixels=24, n_points=32, latents=4, channels=24, heads=2, blocks=1, embedding=16)
 
@@ -73,7 +73,8 @@ def seen_from(turn_deg, count=200):
     normals = torch.nn.functional.normalize(torch.tensor(rng.normal(size=(1, 1, count, 3))).float(), dim=-1)
     rgb = torch.full((1, 1, count, 3), 0.5)
     depth = points[None, None, :, 2]
-    return frame, PixelSamples(uv, rgb, normals @ roll.T, depth, yes.float(), yes, yes, yes, yes)
+    hints = torch.zeros(1, 1, count, HINT_CHANNELS)
+    return frame, PixelSamples(uv, rgb, normals @ roll.T, depth, yes.float(), yes, yes, yes, yes, hints)
 
 
 def test_lifted_points_do_not_depend_on_how_the_camera_is_rolled():

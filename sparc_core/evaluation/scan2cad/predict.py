@@ -109,7 +109,7 @@ class FramePredictor:
         seen = self.perception.see(image, camera, detections, sensor)
         result = self.aligner.align(
             image, camera, seen.detections, seen.depth_m, seen.normals_cam,
-            depth_predicted=seen.depth_predicted,
+            depth_predicted=seen.depth_predicted, hints=seen.hints,
         )  # fmt: skip
         aligned = {item.detection: item for item in result.objects}
         return [self._prediction(frame, d, aligned.get(i)) for i, d in enumerate(found)]
