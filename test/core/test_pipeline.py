@@ -10,10 +10,14 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.report import ErrorTable, poses_of
 from sparc_core.evaluation.starts import add_best_start
 from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
+from sparc_core.inputs.assemble import InputConfig
+from sparc_core.network.alignment import MultiSparcNet
+from sparc_core.network.config import NetworkConfig
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.pipeline import Aligner, AlignerConfig
+from sparc_core.refine.model import ModelConfig, save_weights
 from sparc_core.synth.scenes import SceneConfig
-from sparc_core.types import Camera, Detection
+from sparc_core.types import Camera, Detection, PixelHints
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,27 @@ def test_normals_that_are_given_are_used_and_broken_ones_count_as_unknown(aligne
     for a, b, c in zip(unknown.objects, broken.objects, own.objects, strict=True):
         np.testing.assert_array_equal(a.T_m, b.T_m)
         assert not np.array_equal(a.T_m, c.T_m)
+
+
+def test_hints_reach_the_network_and_wrong_ones_are_named(library, images, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
+    model = ModelConfig(InputConfig(hints=True), NetworkConfig(50, 26, **sizes))
+    save_weights(tmp_path / "w.safetensors", MultiSparcNet(model.network).state_dict(), model)
+    aligner = Aligner.load(tmp_path / "w.safetensors", library, device="cpu")
+    image = images[0]
+    shape = image.depth_m.shape
+    zero = np.zeros(shape, np.float32)
+    fronts = np.broadcast_to(np.float32([0, 0, 1]), (*shape, 3))
+    without, told = (
+        align(aligner, image, hints=hints) for hints in (None, PixelHints(fronts, zero, zero + 0.1))
+    )
+    for a, b in zip(without.objects, told.objects, strict=True):
+        assert (a.T_m != b.T_m).any()
+    with pytest.raises(ValueError, match=r"hints.object_share must be \(480, 640\) float, got \(4, 4\)"):
+        align(aligner, image, hints=PixelHints(fronts, zero[:4, :4], zero))
+    with pytest.raises(ValueError, match=r"hints.fronts_cam must be \(480, 640, 3\) float, got .* int64"):
+        align(aligner, image, hints=PixelHints(fronts.astype(int), zero, zero))
 
 
 def test_a_scale_of_predicted_depth_is_doubted_and_of_a_sensors_believed(library):

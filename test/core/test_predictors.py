@@ -226,11 +226,8 @@ def test_fronts_by_hand(folder):
     assert figures.summary() == {}
     figures.add(PixelHints(fronts, share, share), shown)
     np.testing.assert_allclose(figures.errors_deg, [0, 30], atol=0.01)
-    assert figures.summary() == {
-        "front_20": 0.5,
-        "front_45": 1.0,
-        "object_iou": pytest.approx(32 / 48, abs=1e-4),
-    }
+    shares = {"front_20": 0.5, "front_45": 1.0, "object_iou": pytest.approx(32 / 48, abs=1e-4)}
+    assert figures.summary() == shares
     with pytest.raises(ValueError, match="optimiser must be adamw for this network, got muon"):
         train = PredictorTrainConfig(optimiser="muon")
         make_retrieval_trainer(RetrievalTraining(train=train), furniture(), "cpu")
