@@ -38,7 +38,7 @@ def parameters(trainer):
 def test_muon_steps_the_hidden_matrices_and_adamw_the_rest():
     network = Trainer(tiny(), furniture()).network
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    optimiser = make_optimiser("muon", network, lr=0.01, weight_decay=0.0)
+    optimiser = make_optimiser("muon", network, 0.01, 0.0, network.ends())
     generator_ = generator()
     for parameter in network.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator_)
