@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sparc_core.cad.symmetry import front_directions
 from sparc_core.perception.interfaces import DepthNormals, Detector
-from sparc_core.synth.picture_set import PictureFolder, StoredPicture
+from sparc_core.synth.picture_set import PicturedObject, PictureFolder
 from sparc_core.types import Camera, Detection, PixelHints
 
 DELTA = 1.25
@@ -76,17 +77,17 @@ class FrontFigures:
     shared_px: int = 0
     either_px: int = 0
 
-    def add(self, hints: PixelHints, picture: StoredPicture) -> None:
-        """One picture, and what was predicted of it."""
-        for item in picture.objects:
-            pixels = picture.object == item.number + 1
+    def add(self, hints: PixelHints, object_image, objects: Sequence[PicturedObject]) -> None:
+        """One picture. object_image (H, W): the object that is seen, `number` + 1, 0 the room."""
+        for item in objects:
+            pixels = object_image == item.number + 1
             fronts = front_directions(np.array(item.R), item.symmetry)
             if not pixels.any() or not fronts.any():
                 continue
             mean = hints.fronts_cam[pixels].mean(0)
             cosine = (fronts @ mean).max() / max(np.linalg.norm(mean), 1e-6)
             self.errors_deg.append(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))))
-        found, true = hints.object_share > 0.5, picture.object > 0
+        found, true = hints.object_share > 0.5, object_image > 0
         self.shared_px += int((found & true).sum())
         self.either_px += int((found | true).sum())
 
@@ -165,7 +166,7 @@ def measure_depth(predictor: DepthNormals, folder: PictureFolder, count: int) ->
         truth = (picture.depth_m, picture.normal_cam, picture.object > 0)
         figures.add(found.depth_m, found.normals_cam, *truth)
         if found.hints is not None:
-            fronts.add(found.hints, picture)
+            fronts.add(found.hints, picture.object, picture.objects)
     return figures.summary() | fronts.summary()
 
 

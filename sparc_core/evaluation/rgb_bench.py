@@ -6,13 +6,13 @@ replace one prediction after another by the truth, which shows what each of them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.device import find_device
 from sparc_core.evaluation.methods import OURS, Method, MethodSpec, Setting
-from sparc_core.evaluation.perception import DepthFigures
+from sparc_core.evaluation.perception import DepthFigures, FrontFigures
 from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedRooms, RgbTrack, give_inputs
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.perception.see import Perception, PerceptionConfig, Seen
@@ -67,7 +67,7 @@ class RgbBenchRunner:
         return cls(config, Perception.load(perception, setting.device), method.load(setting))
 
     def run(self, number: int) -> dict:
-        """All about one picture: {"boxes": …, "depth": …, "timing_ms": …, "objects": one record for every
+        """All about one picture: {"boxes": …, "depth": …, "fronts": …, "timing_ms": …, "objects": one record for every
         object of the room in every track, "predictions": one for every aligned detection in every track} (see
         `records_of`)."""
         taken = self.pictures.take(number)
@@ -76,6 +76,9 @@ class RgbBenchRunner:
         depth = DepthFigures()
         truth = (picture.depth_m, picture.normal_cam, picture.object >= 0)
         depth.add(alone.depth_m, alone.normals_cam, *truth)
+        fronts = FrontFigures()
+        if alone.hints is not None:
+            fronts.add(alone.hints, picture.object + 1, taken.objects)
         objects, predictions = [], []
         for track in self.tracks:
             found = self._run_track(track, number, taken, alone)
@@ -87,6 +90,7 @@ class RgbBenchRunner:
                 "truth": [[list(o.box_xyxy), o.category] for o in taken.objects],
             },
             "depth": depth.rows[0] if depth.rows else None,
+            "fronts": asdict(fronts),
             "timing_ms": alone.timing_ms,
             "objects": objects,
             "predictions": predictions,

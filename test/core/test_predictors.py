@@ -224,7 +224,7 @@ def test_fronts_by_hand(folder):
     share = np.where(np.arange(64) < 32, 0.9, 0.1) * np.ones((48, 1))
     figures = FrontFigures()
     assert figures.summary() == {}
-    figures.add(PixelHints(fronts, share, share), shown)
+    figures.add(PixelHints(fronts, share, share), shown.object, shown.objects)
     np.testing.assert_allclose(figures.errors_deg, [0, 30], atol=0.01)
     shares = {"front_20": 0.5, "front_45": 1.0, "object_iou": pytest.approx(32 / 48, abs=1e-4)}
     assert figures.summary() == shares
