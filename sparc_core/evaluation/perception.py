@@ -77,6 +77,12 @@ class FrontFigures:
     shared_px: int = 0
     either_px: int = 0
 
+    @classmethod
+    def joined(cls, parts: list[dict]) -> FrontFigures:
+        """Several of them, each as a dict of its fields, as one."""
+        errors = [error for part in parts for error in part["errors_deg"]]
+        return cls(errors, *(sum(part[name] for part in parts) for name in ("shared_px", "either_px")))
+
     def add(self, hints: PixelHints, object_image, objects: Sequence[PicturedObject]) -> None:
         """One picture. object_image (H, W): the object that is seen, `number` + 1, 0 the room."""
         for item in objects:

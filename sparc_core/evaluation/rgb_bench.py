@@ -67,9 +67,9 @@ class RgbBenchRunner:
         return cls(config, Perception.load(perception, setting.device), method.load(setting))
 
     def run(self, number: int) -> dict:
-        """All about one picture: {"boxes": …, "depth": …, "fronts": …, "timing_ms": …, "objects": one record for every
-        object of the room in every track, "predictions": one for every aligned detection in every track} (see
-        `records_of`)."""
+        """All about one picture: {"boxes": …, "depth": …, "fronts": …, "timing_ms": …, "objects": one record
+        for every object of the room in every track, "predictions": one for every aligned detection in every
+        track} (see `records_of`)."""
         taken = self.pictures.take(number)
         room, picture = taken.room, taken.picture
         alone = self.perception.see(picture.rgb, room.camera)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 
 from sparc_core.evaluation.perception import (
@@ -20,18 +18,15 @@ from sparc_core.types import CATEGORIES, Detection
 
 
 def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
-    """{"boxes": …, "depth": …, "fronts": …, "tracks": …, "latency_ms": …} of all rooms that `RgbBenchRunner.run` saw."""
+    """{"boxes": …, "depth": …, "fronts": …, "tracks": …, "latency_ms": …} of all rooms that
+    `RgbBenchRunner.run` saw."""
     boxes = BoxFigures(CATEGORIES)
     for room in rooms:
         found = [Detection(tuple(box), category, score) for box, category, score in room["boxes"]["found"]]
         truth = room["boxes"]["truth"]
         boxes.add(found, [box for box, _ in truth], [category for _, category in truth])
     depth = DepthFigures([room["depth"] for room in rooms if room["depth"]])
-    fronts = FrontFigures(
-        *(sum((room["fronts"][f.name] for room in rooms), start) for f, start in zip(
-            fields(FrontFigures), ([], 0, 0), strict=True
-        ))
-    )  # fmt: skip
+    fronts = FrontFigures.joined([room["fronts"] for room in rooms])
     objects, predictions = (
         [record for room in rooms for record in room[kind]] for kind in ("objects", "predictions")
     )

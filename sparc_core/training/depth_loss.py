@@ -21,11 +21,16 @@ from sparc_core.training.picture_batches import UNLABELLED
 
 class DepthLosses(torch.nn.Module):
     """The network with its losses, so that training in several processes has one forward pass. beta: see
-    `depth_losses`; object_weight: how often a pixel of an object counts, against one of the room."""
+    `depth_losses`; object_weight: how often a pixel of an object counts, against one of the room;
+    front_weight, category_weight: of these losses in the sum."""
 
-    def __init__(self, network: DepthNet, beta: float = 0.0, object_weight: float = 1.0):
+    def __init__(
+        self, network: DepthNet, beta: float = 0.0, object_weight: float = 1.0,
+        front_weight: float = 1.0, category_weight: float = 1.0,
+    ):  # fmt: skip
         super().__init__()
         self.network, self.beta, self.object_weight = network, beta, object_weight
+        self.front_weight, self.category_weight = front_weight, category_weight
 
     def forward(self, batch) -> dict[str, torch.Tensor]:
         """batch: a `PictureBatch`."""
@@ -39,8 +44,8 @@ class DepthLosses(torch.nn.Module):
         labelled = weight * (batch.category[:, ::2, ::2] != UNLABELLED)
         return {
             **depth_losses(found, *halved(batch.depth_m, batch.normal), self.beta, weight),
-            "front": front_loss(found.front, batch.objects),
-            "category": _mean(category, labelled),
+            "front": self.front_weight * front_loss(found.front, batch.objects),
+            "category": self.category_weight * _mean(category, labelled),
         }
 
 
