@@ -17,11 +17,12 @@ import torch
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.device import find_device
+from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.perception.prepare import PreparedImage, prepare_image
 from sparc_core.refine.batch import build_search
 from sparc_core.refine.depth_fit import PREDICTED, SENSOR, fit_search_results
 from sparc_core.refine.loop import StageClock
-from sparc_core.refine.model import load_network
+from sparc_core.refine.model import ModelConfig, load_network
 from sparc_core.refine.search import Search
 from sparc_core.retrieval.retriever import Retriever
 from sparc_core.types import (
@@ -36,6 +37,7 @@ from sparc_core.types import (
 )
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "sparse.safetensors"
+SHIPPED_HINTED = Path(__file__).parent / "weights" / "hinted.safetensors"
 SHIPPED_RETRIEVAL = Path(__file__).parent / "weights" / "retrieval.safetensors"
 
 
@@ -103,9 +105,9 @@ class Aligner:
         config: AlignerConfig,
         retriever: Retriever | None = None,
     ):
-        inputs = model_config.inputs
-        inputs = replace(inputs, n_bbox=config.n_bbox or inputs.n_bbox, n_cad=config.n_cad or inputs.n_cad)
-        self.network, self.model_config, self.config = network, replace(model_config, inputs=inputs), config
+        self.network, self.config = network, config
+        self.model_config = _with_token_counts(model_config, config)
+        self.hinted: tuple[MultiSparcNet, ModelConfig] | None = None
         self.cad_library, self.device = library, device
         known = {*library.categories, *(model.model_id for model in library.models)}
         for name, _ in config.scale_modes:
@@ -126,7 +128,7 @@ class Aligner:
         config: AlignerConfig | None = None,
         retrieval: Path | str = "size",
     ) -> Aligner:
-        """An aligner from a weights file (None: the shipped one) and a CAD library (None: procedural).
+        """An aligner from a weights file (None: the shipped ones) and a CAD library (None: procedural).
 
         retrieval: how CAD models are chosen for detections that name none: by "size", or by their look, with
         the "shipped" weights or a file of `sparc train-perception retrieval`. device: "auto" (CUDA where
@@ -138,7 +140,15 @@ class Aligner:
         library = cad_library if cad_library is not None else CadLibrary.open("procedural")
         aligner = cls(network, model_config, library, torch.device(chosen), config or AlignerConfig())
         aligner.choose_models_by(retrieval)
+        if not weights:
+            aligner.take_hinted(SHIPPED_HINTED)
         return aligner
+
+    def take_hinted(self, weights: Path) -> None:
+        """Use another network, of `sparc finetune pictures`, for images whose depth was predicted by a
+        network that gives hints as well. Raises ValueError naming a file that cannot be read."""
+        network, model = load_network(weights, str(self.device))
+        self.hinted = network, _with_token_counts(model, self.config)
 
     def choose_models_by(self, retrieval: Path | str) -> None:
         """See `load`. Raises ValueError naming a file that cannot be read."""
@@ -222,13 +232,10 @@ class Aligner:
     def _search(self, prepared: PreparedImage, detections, starts, clock: StageClock) -> list[AlignedObject]:
         """Refine every candidate from four rotations, and every given start, all in one batch, and keep the
         best σ."""
+        network, model_config = self._network_for(prepared)
         starts = [starts[i] for i in prepared.kept]
-        batch = build_search(
-            prepared, self.cad, self.model_config.n_mul, self.config, self.cad_library, starts
-        )
-        search = Search(
-            self.network, self.model_config, self.cad, batch, self.config, clock, prepared.depth_source
-        )
+        batch = build_search(prepared, self.cad, model_config.n_mul, self.config, self.cad_library, starts)
+        search = Search(network, model_config, self.cad, batch, self.config, clock, prepared.depth_source)
         found = search.run()
         if self.config.depth_fit and prepared.depth_source != "none":
             depth = SENSOR if prepared.depth_source == "sensor" else PREDICTED
@@ -239,12 +246,25 @@ class Aligner:
         for best in found:
             index = prepared.kept[best.detection]
             detection, model = detections[index], self.cad_library.models[best.model]
-            score = best.score if self.model_config.score_of == "pose" else detection.score
+            score = best.score if model_config.score_of == "pose" else detection.score
             objects.append(AlignedObject(
                 index, detection.category, model.model_id, tuple(float(v) for v in detection.box_xyxy),
                 best.R, best.T_m, best.S_m, score, best.start,
             ))  # fmt: skip
         return objects
+
+    def _network_for(self, prepared: PreparedImage) -> tuple[MultiSparcNet, ModelConfig]:
+        """(network, its `ModelConfig`): that for hints where depth was predicted and there are some."""
+        if self.hinted and prepared.depth_source == "predicted" and prepared.channels.hints is not None:
+            return self.hinted
+        return self.network, self.model_config
+
+
+def _with_token_counts(model: ModelConfig, config: AlignerConfig) -> ModelConfig:
+    """The model with the numbers of tokens at run time."""
+    inputs = model.inputs
+    inputs = replace(inputs, n_bbox=config.n_bbox or inputs.n_bbox, n_cad=config.n_cad or inputs.n_cad)
+    return replace(model, inputs=inputs)
 
 
 def retrieval_file(retrieval: Path | str) -> Path | None:

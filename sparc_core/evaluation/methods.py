@@ -25,7 +25,7 @@ from sparc_core.cad.tensors import CadTensors
 from sparc_core.config import from_dict, load_yaml, to_dict
 from sparc_core.network.alignment import MultiSparcNet
 from sparc_core.perception.see import SHIPPED
-from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner, AlignerConfig, retrieval_file
+from sparc_core.pipeline import SHIPPED_HINTED, SHIPPED_WEIGHTS, Aligner, AlignerConfig, retrieval_file
 from sparc_core.refine.model import ModelConfig, load_network
 from sparc_core.types import AlignmentResult, Camera, Detection, PixelHints
 from sparc_core.weights_file import read_weights
@@ -208,6 +208,8 @@ def _aligner(path: Path, network, model: ModelConfig, setting: Setting, options:
     device = torch.device(setting.device)
     aligner = Aligner(network, model, setting.library, device, config)
     aligner.choose_models_by(setting.retrieval)
+    if path == SHIPPED_WEIGHTS:
+        aligner.take_hinted(SHIPPED_HINTED)
     return aligner
 
 

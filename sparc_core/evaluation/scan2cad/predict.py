@@ -21,7 +21,7 @@ from sparc_core.datasets.scannet import HEIGHT, WIDTH
 from sparc_core.datasets.shapenet import load_library
 from sparc_core.evaluation.scan2cad.predictions import FramePrediction
 from sparc_core.perception.see import Perception, PerceptionConfig
-from sparc_core.pipeline import SHIPPED_WEIGHTS, Aligner, AlignerConfig
+from sparc_core.pipeline import SHIPPED_HINTED, SHIPPED_WEIGHTS, Aligner, AlignerConfig
 from sparc_core.types import AlignedObject, Detection
 
 Detections = dict[tuple[str, str], tuple[RocaPrediction, ...]]
@@ -67,6 +67,7 @@ class PredictConfig:
             "scenes": len(dataset.scenes),
             "detections": file_digest(self.detections),
             "weights": file_digest(self.weights or SHIPPED_WEIGHTS),
+            "hinted": None if self.weights else file_digest(SHIPPED_HINTED),
             "depth": predictor_identity(self.depth),
             "masks": predictor_identity(self.masks),
             "gravity": self.gravity,
