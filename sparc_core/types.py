@@ -14,7 +14,8 @@ import numpy as np
 
 CATEGORIES = ("bathtub", "bed", "bin", "bookshelf", "cabinet", "chair", "display", "sofa", "table")
 SYMMETRIES = ("none", "c2", "c4", "cinf")
-HINT_CHANNELS = 5  # of `PixelHints`
+AZIMUTH_ORDERS = (1, 2, 4)  # harmonics of `Detection.azimuth`
+HINT_CHANNELS = 2  # of `PixelHints`
 SCALE_MODES = ("free", "uniform", "fixed")
 DISTORTION_LENGTHS = {
     "none": (0,),
@@ -88,7 +89,8 @@ class Detection:
     """One detected object. `box_xyxy` in pixels; `mask` an optional (H, W) bool image.
 
     `track_id` is carried through untouched; `model_id` fixes the CAD model, otherwise the models of
-    the category are tried as candidates.
+    the category are tried as candidates. `azimuth`: what a predictor expects of cos kθ and sin kθ for every k
+    of `AZIMUTH_ORDERS`, θ the angle about the vertical from facing the camera to where the front looks.
     """
 
     box_xyxy: tuple[float, float, float, float]
@@ -97,31 +99,28 @@ class Detection:
     model_id: str | None = None
     mask: np.ndarray | None = None
     track_id: int | None = None
+    azimuth: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class PixelHints:
-    """What a network says of every pixel of an image beside depth and normal; (H, W, …) float32.
+    """What a network says of every pixel of an image beside depth and normal; (H, W) float32.
 
-    fronts_cam (3): the expected direction in the camera frame to which the object that is seen turns its
-    front (CAD +z), shorter than 1 where that is in doubt; object_share: the probability that an object of one
-    of the categories is seen, and no part of the room; depth_sigma_log: the standard deviation of the
-    predicted depth's logarithm. 0 where nothing is known.
+    object_share: the probability that an object of one of the categories is seen, and no part of the room;
+    depth_sigma_log: the standard deviation of the predicted depth's logarithm. 0 where nothing is known.
     """
 
-    fronts_cam: np.ndarray
     object_share: np.ndarray
     depth_sigma_log: np.ndarray
 
     def stacked(self) -> np.ndarray:
         """(H, W, `HINT_CHANNELS`) in the order of the fields."""
-        others = (self.object_share, self.depth_sigma_log)
-        return np.concatenate((self.fronts_cam, *(x[..., None] for x in others)), -1)
+        return np.stack((self.object_share, self.depth_sigma_log), -1)
 
     @classmethod
     def unstacked(cls, channels: np.ndarray) -> PixelHints:
         """The inverse of `stacked`."""
-        return cls(channels[..., :3], channels[..., 3], channels[..., 4])
+        return cls(channels[..., 0], channels[..., 1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from scipy.spatial import cKDTree
 
 from sparc_core.types import SYMMETRIES
 
-MAX_FRONTS = 4  # directions to which the front of an object may be said to look; a round one has none
 SYMMETRY_ORDERS = {"none": 1, "c2": 2, "c4": 4, "cinf": 36}
 TOLERANCE = 0.007  # of the model's diagonal; door handles and drawer fronts are mostly above it
 ROUND_TOLERANCE = 0.012  # for cinf: a "round" mesh is a polygon, 12 corners deviate by 1.2 %
@@ -25,16 +24,6 @@ def turn_angles_rad(symmetry: str) -> np.ndarray:
         raise ValueError(f"symmetry must be one of {SYMMETRIES}, got {symmetry!r}")
     order = SYMMETRY_ORDERS[symmetry]
     return 2 * math.pi * np.arange(order) / order
-
-
-def front_directions(R: np.ndarray, symmetry: str) -> np.ndarray:
-    """(`MAX_FRONTS`, 3) where the front (CAD +z) of an object of rotation R (3, 3) may be said to look,
-    some of them more than once; 0 of a round one."""
-    angles = turn_angles_rad(symmetry)
-    if len(angles) > MAX_FRONTS:
-        return np.zeros((MAX_FRONTS, 3))
-    turned = np.stack((np.sin(angles), np.zeros_like(angles), np.cos(angles)), -1) @ R.T
-    return np.resize(turned, (MAX_FRONTS, 3))
 
 
 def estimate_symmetry(points_m: np.ndarray, visible_m: np.ndarray | None = None) -> str:

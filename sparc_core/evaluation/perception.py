@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparc_core.cad.symmetry import front_directions
 from sparc_core.perception.interfaces import DepthNormals, Detector
-from sparc_core.synth.picture_set import PicturedObject, PictureFolder
-from sparc_core.types import Camera, Detection, PixelHints
+from sparc_core.synth.picture_set import PictureFolder
+from sparc_core.types import Camera, Detection
 
 DELTA = 1.25
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
-FRONT_LIMITS_DEG = (20, 45)
 
 
 @dataclass(eq=False)
 class DepthFigures:
     """Collects pixels of many images. AbsRel: mean of |d − d*| / d*; δ: share within a factor of 1.25;
     normals: shares within `NORMAL_LIMITS_DEG`. The mean over images, each image over its pixels, as is
-    usual; and over the pixels of objects alone ("object_…"), which floors and walls do not embellish."""
+    usual; and over the pixels of objects alone ("object_…"), which floors and walls do not embellish.
+    object_iou: of the pixels that are taken for objects, where a predictor tells them."""
 
     rows: list[dict] = field(default_factory=list)
 
-    def add(self, depth_m, normals_cam, true_depth_m, true_normals_cam, on_object) -> None:
+    def add(self, depth_m, normals_cam, true_depth_m, true_normals_cam, on_object, object_share=None) -> None:
         """One image: (H, W) depths and (H, W, 3) normals, 0 where the truth is not known; on_object (H, W)
-        bool."""
+        bool, and object_share (H, W) what was predicted of it."""
         row = _depth_row(depth_m, normals_cam, true_depth_m, true_normals_cam)
         if not row:
             return
@@ -37,13 +35,19 @@ class DepthFigures:
         alone = _depth_row(
             depth_m, normals_cam, true_depth_m * known, true_normals_cam * known[..., None]
         ) or dict.fromkeys(row, np.nan)
-        self.rows.append(row | {f"object_{name}": value for name, value in alone.items()})
+        row |= {f"object_{name}": value for name, value in alone.items()}
+        if object_share is not None and on_object.any():
+            found = object_share > 0.5
+            row["object_iou"] = float((found & on_object).sum() / (found | on_object).sum())
+        self.rows.append(row)
 
     def summary(self) -> dict[str, float]:
         """Means over the images; NaN of none."""
         names = ("abs_rel", "delta", *(f"normals_{limit:g}" for limit in NORMAL_LIMITS_DEG))
         names += tuple(f"object_{name}" for name in names)
-        return {n: round(_mean([row[n] for row in self.rows]), 4) for n in names}
+        if any("object_iou" in row for row in self.rows):
+            names += ("object_iou",)
+        return {n: round(_mean([row.get(n, np.nan) for row in self.rows]), 4) for n in names}
 
 
 def _mean(values: list[float]) -> float:
@@ -66,45 +70,6 @@ def _depth_row(depth_m, normals_cam, true_depth_m, true_normals_cam) -> dict[str
         "delta": float(np.mean(np.maximum(d / truth, truth / d) < DELTA)),
     }
     return row | {f"normals_{limit:g}": float((angle <= limit).mean()) for limit in NORMAL_LIMITS_DEG}
-
-
-@dataclass(eq=False)
-class FrontFigures:
-    """Collects where objects turn their fronts: shares within `FRONT_LIMITS_DEG` of the truth, or of the
-    nearest where an object looks the same after some turns; and which pixels are objects' (IoU of all)."""
-
-    errors_deg: list[float] = field(default_factory=list)
-    shared_px: int = 0
-    either_px: int = 0
-
-    @classmethod
-    def joined(cls, parts: list[dict]) -> FrontFigures:
-        """Several of them, each as a dict of its fields, as one."""
-        errors = [error for part in parts for error in part["errors_deg"]]
-        return cls(errors, *(sum(part[name] for part in parts) for name in ("shared_px", "either_px")))
-
-    def add(self, hints: PixelHints, object_image, objects: Sequence[PicturedObject]) -> None:
-        """One picture. object_image (H, W): the object that is seen, `number` + 1, 0 the room."""
-        for item in objects:
-            pixels = object_image == item.number + 1
-            fronts = front_directions(np.array(item.R), item.symmetry)
-            if not pixels.any() or not fronts.any():
-                continue
-            mean = hints.fronts_cam[pixels].mean(0)
-            cosine = (fronts @ mean).max() / max(np.linalg.norm(mean), 1e-6)
-            self.errors_deg.append(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))))
-        found, true = hints.object_share > 0.5, object_image > 0
-        self.shared_px += int((found & true).sum())
-        self.either_px += int((found | true).sum())
-
-    def summary(self) -> dict[str, float]:
-        """The shares; nothing where nothing was added."""
-        if not self.either_px:
-            return {}
-        errors = np.array(self.errors_deg)
-        figures = {f"front_{limit}": _mean([*(errors <= limit).astype(float)]) for limit in FRONT_LIMITS_DEG}
-        figures["object_iou"] = self.shared_px / self.either_px
-        return {name: round(value, 4) for name, value in figures.items()}
 
 
 @dataclass(eq=False)
@@ -160,9 +125,8 @@ class BoxFigures:
 
 
 def measure_depth(predictor: DepthNormals, folder: PictureFolder, count: int) -> dict[str, float]:
-    """`DepthFigures`, and `FrontFigures` where there are fronts, of a predictor that is told gravity, on the
-    first `count` pictures of a folder."""
-    figures, fronts = DepthFigures(), FrontFigures()
+    """`DepthFigures` of a predictor that is told gravity, on the first `count` pictures of a folder."""
+    figures = DepthFigures()
     for i in range(min(count, len(folder))):
         picture = folder.read(i)
         height, width = picture.rgb.shape[:2]
@@ -170,10 +134,9 @@ def measure_depth(predictor: DepthNormals, folder: PictureFolder, count: int) ->
         camera = Camera(width, height, *intrinsics, up_cam=tuple(picture.up_cam))
         found = predictor.predict(picture.rgb, camera)
         truth = (picture.depth_m, picture.normal_cam, picture.object > 0)
-        figures.add(found.depth_m, found.normals_cam, *truth)
-        if found.hints is not None:
-            fronts.add(found.hints, picture.object, picture.objects)
-    return figures.summary() | fronts.summary()
+        share = None if found.hints is None else found.hints.object_share
+        figures.add(found.depth_m, found.normals_cam, *truth, share)
+    return figures.summary()
 
 
 def measure_detector(

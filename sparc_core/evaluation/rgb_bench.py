@@ -6,13 +6,13 @@ replace one prediction after another by the truth, which shows what each of them
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.device import find_device
 from sparc_core.evaluation.methods import OURS, Method, MethodSpec, Setting
-from sparc_core.evaluation.perception import DepthFigures, FrontFigures
+from sparc_core.evaluation.perception import DepthFigures
 from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedRooms, RgbTrack, give_inputs
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.perception.see import Perception, PerceptionConfig, Seen
@@ -67,18 +67,16 @@ class RgbBenchRunner:
         return cls(config, Perception.load(perception, setting.device), method.load(setting))
 
     def run(self, number: int) -> dict:
-        """All about one picture: {"boxes": …, "depth": …, "fronts": …, "timing_ms": …, "objects": one record
-        for every object of the room in every track, "predictions": one for every aligned detection in every
-        track} (see `records_of`)."""
+        """All about one picture: {"boxes": …, "depth": …, "timing_ms": …, "objects": one record for every
+        object of the room in every track, "predictions": one for every aligned detection in every track} (see
+        `records_of`)."""
         taken = self.pictures.take(number)
         room, picture = taken.room, taken.picture
         alone = self.perception.see(picture.rgb, room.camera)
         depth = DepthFigures()
         truth = (picture.depth_m, picture.normal_cam, picture.object >= 0)
-        depth.add(alone.depth_m, alone.normals_cam, *truth)
-        fronts = FrontFigures()
-        if alone.hints is not None:
-            fronts.add(alone.hints, picture.object + 1, taken.objects)
+        share = None if alone.hints is None else alone.hints.object_share
+        depth.add(alone.depth_m, alone.normals_cam, *truth, share)
         objects, predictions = [], []
         for track in self.tracks:
             found = self._run_track(track, number, taken, alone)
@@ -90,14 +88,13 @@ class RgbBenchRunner:
                 "truth": [[list(o.box_xyxy), o.category] for o in taken.objects],
             },
             "depth": depth.rows[0] if depth.rows else None,
-            "fronts": asdict(fronts),
             "timing_ms": alone.timing_ms,
             "objects": objects,
             "predictions": predictions,
         }
 
     def _run_track(self, track: RgbTrack, number: int, taken: PicturedRoom, alone: Seen):
-        given = give_inputs(track, taken, alone, self.method.cad_library)
+        given = give_inputs(track, taken, alone, self.method.cad_library, self.perception.azimuths)
         result = self.method.align(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, given.normals_cam,
             depth_predicted=given.depth_predicted, hints=given.hints,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sparc_core.evaluation.perception import (
-    FRONT_LIMITS_DEG,
     NORMAL_LIMITS_DEG,
     BoxFigures,
     DepthFigures,
-    FrontFigures,
 )
 from sparc_core.evaluation.picture_report import summarise_pictures
 from sparc_core.evaluation.pictured_rooms import TRACKS
@@ -18,15 +16,13 @@ from sparc_core.types import CATEGORIES, Detection
 
 
 def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
-    """{"boxes": …, "depth": …, "fronts": …, "tracks": …, "latency_ms": …} of all rooms that
-    `RgbBenchRunner.run` saw."""
+    """{"boxes": …, "depth": …, "tracks": …, "latency_ms": …} of all rooms that `RgbBenchRunner.run` saw."""
     boxes = BoxFigures(CATEGORIES)
     for room in rooms:
         found = [Detection(tuple(box), category, score) for box, category, score in room["boxes"]["found"]]
         truth = room["boxes"]["truth"]
         boxes.add(found, [box for box, _ in truth], [category for _, category in truth])
     depth = DepthFigures([room["depth"] for room in rooms if room["depth"]])
-    fronts = FrontFigures.joined([room["fronts"] for room in rooms])
     objects, predictions = (
         [record for room in rooms for record in room[kind]] for kind in ("objects", "predictions")
     )
@@ -35,7 +31,6 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
         "images": len(rooms),
         "boxes": boxes.summary(),
         "depth": depth.summary(),
-        "fronts": fronts.summary(),
         "tracks": [
             summarise_pictures(name, *([r for r in x if r["track"] == name] for x in (objects, predictions)))
             for name in tracks
@@ -56,14 +51,6 @@ def _depth_figures(depth: dict, of: str = "") -> str:
     return f"depth AbsRel {depth[f'{of}abs_rel']:.3f}, δ < 1.25 {near:.1f} %; normals within {shares}"
 
 
-def _front_figures(fronts: dict) -> str:
-    """In words; nothing of a predictor that does not tell fronts."""
-    if not fronts:
-        return ""
-    shares = ", ".join(f"{limit}° {100 * fronts[f'front_{limit}']:.1f} %" for limit in FRONT_LIMITS_DEG)
-    return f"; fronts within {shares}; IoU of what is an object {100 * fronts['object_iou']:.1f} %"
-
-
 def markdown(summary: dict) -> str:
     """Perception's figures in a line, a table of the tracks, and one of the scores by which the results of
     the tracks with the detector's boxes can be ranked."""
@@ -74,8 +61,7 @@ def markdown(summary: dict) -> str:
     )
     lines = [
         f"Box AP50 {100 * boxes['box_ap50']:.1f}, AP {100 * boxes['box_ap']:.1f}; {_depth_figures(depth)}; "
-        f"of objects alone {_depth_figures(depth, 'object_')}{_front_figures(summary['fronts'])} "
-        f"({summary['images']} pictures)",
+        f"of objects alone {_depth_figures(depth, 'object_')} ({summary['images']} pictures)",
         "",
         head,
         "|" + "---|" * (head.count("|") - 1),

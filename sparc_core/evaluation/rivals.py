@@ -78,7 +78,9 @@ class RivalsRunner:
         alone = self.perception.see(taken.picture.rgb, taken.room.camera)
         records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": [alone.timing_ms]}
         for track in self.tracks:
-            given = self.with_models(taken, give_inputs(track, taken, alone, self.cad_library))
+            given = self.with_models(
+                taken, give_inputs(track, taken, alone, self.cad_library, self.perception.azimuths)
+            )
             for name in self.accurate:
                 result = self._align(name, taken, given)
                 objects, predictions = records_of(

@@ -6,8 +6,12 @@ at the identity and at half turns, where the textbook formulas divide by zero.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
+
+DEFAULT_ELEVATION_DEG = -30.0  # camera pitch assumed when gravity is not known
 
 
 def quaternion_to_matrix(quaternion_wxyz: torch.Tensor) -> torch.Tensor:
@@ -109,3 +113,30 @@ def upright_rotation(up_cam: torch.Tensor, azimuth_rad: torch.Tensor) -> torch.T
     front = F.normalize(front - (front * up_cam).sum(-1, keepdim=True) * up_cam, dim=-1)
     side = torch.linalg.cross(up_cam, front)
     return torch.stack((side, up_cam, front), -1) @ rotation_y(azimuth_rad)
+
+
+def level_frame(up_cam: torch.Tensor, direction_cam: torch.Tensor) -> torch.Tensor:
+    """(..., 3, 3) rotations from the camera to frames with y along up_cam (..., 3, unit) and z horizontal
+    towards the camera, for things seen in a direction_cam (..., 3, unit)."""
+    towards = -direction_cam
+    level = towards - (towards * up_cam).sum(-1, keepdim=True) * up_cam
+    # straight from above there is no horizontal direction: take the image's
+    image_x = torch.zeros_like(up_cam)
+    image_x[..., 0] = 1
+    level = torch.where(level.norm(dim=-1, keepdim=True) > 1e-3, level, torch.linalg.cross(image_x, up_cam))
+    z = F.normalize(level, dim=-1)
+    return torch.stack((torch.linalg.cross(up_cam, z), up_cam, z), -2)
+
+
+def azimuth_rad(R: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """(...) angle about the vertical from facing the camera to where the front (+z) of objects with rotations
+    R (..., 3, 3) looks, in a `level_frame` (..., 3, 3). A turn of the object about its y axis adds to it."""
+    front = (level @ R[..., 2:])[..., 0]
+    return torch.atan2(front[..., 0], front[..., 2])
+
+
+def start_up(up_cam: torch.Tensor, has_up: torch.Tensor) -> torch.Tensor:
+    """(B, 3) up directions for the starts: gravity where known, else a camera looking 30° down."""
+    pitch = math.radians(DEFAULT_ELEVATION_DEG)
+    assumed = up_cam.new_tensor([0.0, -math.cos(pitch), math.sin(pitch)])
+    return torch.where(has_up[:, None], up_cam, assumed)

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from sparc_core.cad.tensors import CadPoints
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
+from sparc_core.geometry.rotation import azimuth_rad, level_frame, start_up
 from sparc_core.inputs.compare import box_residual, closest_surface_points
 from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
-from sparc_core.types import HINT_CHANNELS
+from sparc_core.types import AZIMUTH_ORDERS
 
 LAYOUTS = ("object", "paper")
 DEPTH_UNIT_M = 3.0  # brings depths of a room to about 1
@@ -37,8 +38,9 @@ GROUPS = {
     "object normal": slice(27, 31),
     "CAD point": slice(31, 42),
     "place in box": slice(43, 45),
-    "hints": slice(45, 50),
+    "hints": slice(45, 47),
 }
+AZIMUTH_CHANNELS = 2 * len(AZIMUTH_ORDERS)
 CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
 OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 
@@ -47,8 +49,8 @@ OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 class InputConfig:
     """How many tokens, and in which layout. n_bbox pixels of the box, n_cad reprojected CAD points,
     n_surface CAD points among which closest points are searched. hints: tokens of the object layout also hold
-    `PixelHints`. left_out: names in `GROUPS`, whose
-    channels are zero, and "context", in the object layout.
+    `PixelHints`, and the context how the azimuth fits to what was predicted. left_out: names in `GROUPS`,
+    whose channels are zero, and "context", in the object layout.
 
     Raises ValueError naming the field out of range.
     """
@@ -80,12 +82,12 @@ class InputConfig:
     @property
     def token_channels(self) -> int:
         """C_input."""
-        return 13 if self.layout == "paper" else 50 if self.hints else 45
+        return 13 if self.layout == "paper" else 47 if self.hints else 45
 
     @property
     def context_channels(self) -> int:
         """Channels of the pose context (none in the paper's layout)."""
-        return 0 if self.layout == "paper" else 26
+        return 0 if self.layout == "paper" else 26 + AZIMUTH_CHANNELS * self.hints
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +124,11 @@ def assemble_tokens(
         _place_in_box(frame, both.uv_px),
     ]
     if config.hints:
-        groups.append(_hint_channels(pose, both))
+        groups.append(both.hints)
     features = torch.cat(groups, -1)
     context = pose_context(frame, pose, cad)
+    if config.hints:
+        context = torch.cat((context, azimuth_context(frame, pose)), -1)
     for name in config.left_out:
         if name == "context":
             context = torch.zeros_like(context)
@@ -151,6 +155,22 @@ def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
         (pose.S / cad.expected_m).log(), box_residual(frame, pose, cad.surface.points),
         cad.extents_known[..., None].to(pose.T.dtype),
     ), -1)  # fmt: skip
+
+
+def azimuth_context(frame: Frame, pose: Pose) -> torch.Tensor:
+    """(B, N, 6): the expected cos k(θ − θ') and sin k(θ − θ') for every k of AZIMUTH_ORDERS, θ the object's
+    azimuth as predicted (`Detection.azimuth`), θ' that of the pose: (1, 0) where they agree without a doubt;
+    0 where nothing was predicted."""
+    if frame.azimuth is None:
+        return pose.T.new_zeros(*pose.shape, AZIMUTH_CHANNELS)
+    rays = bearing_z1((frame.boxes_xyxy[..., :2] + frame.boxes_xyxy[..., 2:]) / 2, frame.intrinsics)
+    up = start_up(frame.up_cam, frame.has_up)[:, None].expand_as(rays)
+    current = azimuth_rad(pose.R, level_frame(up, F.normalize(rays, dim=-1)))
+    phase = current[..., None] * torch.tensor(AZIMUTH_ORDERS, device=current.device)
+    cos, sin = frame.azimuth.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack(
+        (cos * phase.cos() + sin * phase.sin(), sin * phase.cos() - cos * phase.sin()), -1
+    ).flatten(-2)
 
 
 def _join(a: PixelSamples, b: PixelSamples) -> PixelSamples:
@@ -210,12 +230,6 @@ def _cad_channels(pose: Pose, cad: CadSamples) -> torch.Tensor:
         points * shape, points, pose.normals_in_object_axes(normals),
         points_cam[..., 2:] / DEPTH_UNIT_M, cosine, torch.ones_like(cosine),
     ), -1)  # fmt: skip
-
-
-def _hint_channels(pose: Pose, samples: PixelSamples) -> torch.Tensor:
-    """(B, N, K, 5): `PixelHints`, the front along the object's axes: +z where the rotation is right."""
-    front, others = samples.hints.split((3, HINT_CHANNELS - 3), -1)
-    return torch.cat((pose.rotate_normals_to_object(front), others), -1)
 
 
 def _place_in_box(frame: Frame, uv_px: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,10 @@
 """Depth and normals from one image, each pixel with a distribution (Multi-SPARC section 4, after Bae et al.).
 
-Beyond the paper: what stands at every pixel, and where it turns its front. A light encoder–decoder. Beside
-the colours it sees the ray of every pixel, so that it can serve cameras of any field of view, and gravity
-where it is known: a floor's depth is then known but for the camera's height.
+Beyond the paper it says what is an object at all. A light encoder–decoder. Beside the colours it sees the ray
+of every pixel, so that it can serve cameras of any field of view, and gravity where it is known: a floor's
+depth is then known but for the camera's height.
 Depth is a Gaussian about the predicted mean; a normal has an angular von Mises–Fisher
-distribution, whose concentration says how far off it may be. The direction of the front is a plain mean,
-whose length says how sure it is.
+distribution, whose concentration says how far off it may be.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.trunk import CHANNELS, ResnetTrunk
-from sparc_core.types import CATEGORIES, Camera, PixelHints
+from sparc_core.types import Camera, PixelHints
 
 MIN_LOG_SIGMA, MAX_LOG_SIGMA = -4.0, 1.0
 MIN_KAPPA = 0.01
 MIN_DESCENT = 0.05  # per metre of depth, of rays that will meet a floor
 HEADS = 4  # of the attention
 GEOMETRY = 7  # channels of `geometry_image`
-OUTPUTS = (1, 1, 3, 1, 3)  # log depth, log σ, normal, κ, front; after them the categories
+OUTPUTS = (1, 1, 3, 1, 1)  # log depth, log σ, normal, κ, logit of an object
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,13 @@ class DepthNetConfig:
     """width_px, height_px: the size in training; images of another shape are scaled to about as many pixels
     of their own shape (`working_size`). channels of the decoder at strides 2, 4 and 8. attention: layers in
     which all of the image is compared with all of it, at stride 16. depth_m: what an output of 0 means;
-    outputs are logarithms against it. categories: in the order of its outputs."""
+    outputs are logarithms against it."""
 
     width_px: int = 320
     height_px: int = 240
     channels: tuple[int, int, int] = (48, 64, 96)
     attention: int = 2
     depth_m: float = 2.5
-    categories: tuple[str, ...] = CATEGORIES
 
     def __post_init__(self):
         for name in ("width_px", "height_px"):
@@ -65,16 +63,14 @@ class DepthNetConfig:
 @dataclass(frozen=True, eq=False)
 class DepthOutput:
     """log_depth, log_sigma (B, H, W): mean and standard deviation of the depth's logarithm (metres); normal
-    (B, 3, H, W) unit; kappa (B, H, W) its concentration; front (B, 3, H, W) expected direction in the camera
-    frame to which the object that is seen there turns its front (CAD +z), shorter than 1 where that is in
-    doubt; category (B, 1 + C, H, W) logits of what is seen, the room first. Half the input's size."""
+    (B, 3, H, W) unit; kappa (B, H, W) its concentration; on_object (B, H, W) logit of an object of one of the
+    categories, and no part of the room. Half the input's size."""
 
     log_depth: torch.Tensor
     log_sigma: torch.Tensor
     normal: torch.Tensor
     kappa: torch.Tensor
-    front: torch.Tensor
-    category: torch.Tensor
+    on_object: torch.Tensor
 
 
 class DepthNet(nn.Module):
@@ -99,7 +95,7 @@ class DepthNet(nn.Module):
         self.merge = nn.ModuleList([_block(coarse, middle, 3), _block(middle, fine, 3)])
         self.shallow = _block(3 + GEOMETRY, 16, 5, stride=2)
         self.last = _block(fine + 16, fine, 3)
-        self.head = nn.Conv2d(fine, sum(OUTPUTS) + 1 + len(config.categories), 1)
+        self.head = nn.Conv2d(fine, sum(OUTPUTS), 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
@@ -120,9 +116,7 @@ class DepthNet(nn.Module):
         x = self.merge[1](x + self.lateral[1](at_4))
         shallow = self.shallow(images)
         x = self.last(torch.cat((_twice(x, shallow), shallow), 1))
-        depth, sigma, normal, kappa, front, category = (
-            self.head(x).float().split((*OUTPUTS, 1 + len(self.config.categories)), 1)
-        )
+        depth, sigma, normal, kappa, on_object = self.head(x).float().split(OUTPUTS, 1)
         # the ray's own direction as the normal to begin with: every surface that is seen faces the camera
         rays = F.interpolate(rays, depth.shape[-2:], mode="area")
         facing = -F.normalize(torch.cat((rays, torch.ones_like(rays[:, :1])), 1), dim=1)
@@ -131,8 +125,7 @@ class DepthNet(nn.Module):
             (sigma[:, 0] - 1.5).clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA),
             F.normalize(facing + normal, dim=1),
             F.softplus(kappa[:, 0] + 1) + MIN_KAPPA,
-            front,
-            category,
+            on_object[:, 0],
         )
 
     def _compared(self, x: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
@@ -226,9 +219,8 @@ class OurDepthNormals:
         normal = _resized(found.normal[0].permute(1, 2, 0), width, height)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
         error = _resized(normal_error_deg(found.kappa)[0], width, height)
-        front = _resized(found.front[0].permute(1, 2, 0), width, height)
-        on_object = _resized(1 - found.category.softmax(1)[0, 0], width, height)
-        hints = PixelHints(front, on_object, sigma_log)
+        on_object = _resized(found.on_object.sigmoid()[0], width, height)
+        hints = PixelHints(on_object, sigma_log)
         return DepthPrediction(depth, normal, sigma_log * depth, error, hints)
 
 

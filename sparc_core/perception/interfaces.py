@@ -6,6 +6,7 @@ returns belongs to the image's own pixels, whatever size its network works at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,15 @@ class DepthNormals(Protocol):
     def predict(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """Depth and normals of every pixel. The camera has the image's size and no distortion; predictors may
         make use of its gravity."""
+        ...
+
+
+class Azimuths(Protocol):
+    """Tells which way detected objects are turned."""
+
+    def look(self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection]) -> list[Detection]:
+        """The detections with `azimuth`, but for those whose box cannot be looked at. The camera has the
+        image's size."""
         ...
 
 

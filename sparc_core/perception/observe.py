@@ -17,7 +17,7 @@ class ImageChannels:
 
     rgb (H, W, 3) uint8; depth_m (H, W) z-depth, 0 where unknown; normals: (H, W, 3) unit, zero where unknown,
     or what fits them to the depth where they are read; masks (D, H, W) bool, one a detection; has_mask (D,)
-    bool; hints (H, W, 5) `PixelHints`, None where nothing gives them.
+    bool; hints (H, W, 2) `PixelHints`, None where nothing gives them.
     """
 
     rgb: torch.Tensor

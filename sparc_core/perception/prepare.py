@@ -18,9 +18,10 @@ from sparc_core.perception.normals import DepthNormals, normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
 from sparc_core.perception.samples import Frame
-from sparc_core.types import Camera, Detection, PixelHints
+from sparc_core.types import AZIMUTH_ORDERS, Camera, Detection, PixelHints
 
 MIN_BOX_PX = 4.0
+NO_AZIMUTH = (0.0,) * (2 * len(AZIMUTH_ORDERS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class PreparedImage:
     camera: the pinhole of the rectified image, with gravity where it is known or could be estimated.
     kept: which detections are aligned, in order; skipped: (detection, reason). boxes_xyxy (D, 4)
     rectified and cut at the image; candidates: D arrays of CAD model positions, and likeness: D arrays of how
-    much a retrieval finds them alike, 0 without one; depth_source: "sensor", "predicted" or "none".
+    much a retrieval finds them alike, 0 without one; depth_source: "sensor", "predicted" or "none"; azimuth
+    (D, 6) of the detections, 0 unknown.
     """
 
     camera: Camera
@@ -41,6 +43,7 @@ class PreparedImage:
     candidates: tuple[np.ndarray, ...]
     likeness: tuple[np.ndarray, ...]
     depth_source: str
+    azimuth: np.ndarray
 
     def frame(self, detection: torch.Tensor) -> Frame:
         """What the image is like for blocks of objects: detection (K, N) positions in `kept`, −1 padded."""
@@ -54,6 +57,7 @@ class PreparedImage:
             detection >= 0,
             torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
             torch.full((blocks,), camera.up_cam is not None, device=device),
+            torch.from_numpy(self.azimuth).float().to(device)[detection.clamp(min=0)],
         )
 
 
@@ -96,7 +100,8 @@ def prepare_image(
     )
     source = "none" if depth is None else "predicted" if depth_predicted else "sensor"
     likeness = tuple(np.zeros(len(c)) for c in candidates)
-    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, likeness, source)
+    azimuth = np.array([d.azimuth or NO_AZIMUTH for d in seen]).reshape(-1, len(NO_AZIMUTH))
+    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, likeness, source, azimuth)
 
 
 def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:
@@ -129,7 +134,7 @@ def _check_hints(hints: PixelHints | None, camera: Camera) -> None:
     if hints is None:
         return
     size = (camera.height, camera.width)
-    for name, shape in (("fronts_cam", (*size, 3)), ("object_share", size), ("depth_sigma_log", size)):
+    for name, shape in (("object_share", size), ("depth_sigma_log", size)):
         values = getattr(hints, name)
         if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
             raise ValueError(f"hints.{name} must be {shape} float, got {values.shape} {values.dtype}")

@@ -15,7 +15,7 @@ class PixelSamples:
     """Image channels read at (B, N, K) pixels: B images, N objects, K pixels an object.
 
     uv_px (B, N, K, 2); rgb (B, N, K, 3) in [0, 1]; normal_cam (B, N, K, 3) unit, facing the camera;
-    depth_m (B, N, K) z-depth; mask (B, N, K) in [0, 1]; hints (B, N, K, 5) `PixelHints`, zero where there are
+    depth_m (B, N, K) z-depth; mask (B, N, K) in [0, 1]; hints (B, N, K, 2) `PixelHints`, zero where there are
     none. The has_* flags and `inside` (on the image) are (B, N, K) bool; a value whose flag is False is zero.
     """
 
@@ -53,7 +53,7 @@ class Frame:
 
     intrinsics (B, 4) fx fy cx cy; size_px (B, 2) width and height; boxes_xyxy (B, N, 4) detected
     boxes; object_valid (B, N) bool, False where padded; up_cam (B, 3) unit, against gravity; has_up
-    (B,) bool.
+    (B,) bool; azimuth (B, N, 6) of the detections (`Detection.azimuth`), 0 unknown, None where none is known.
     """
 
     intrinsics: torch.Tensor
@@ -62,6 +62,7 @@ class Frame:
     object_valid: torch.Tensor
     up_cam: torch.Tensor
     has_up: torch.Tensor
+    azimuth: torch.Tensor | None = None
 
 
 class PixelSource(Protocol):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparc_core.perception.interfaces import DepthNormals, DepthPrediction, Detector, Masker
+from sparc_core.perception.interfaces import Azimuths, DepthNormals, DepthPrediction, Detector, Masker
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import Camera, Detection, PixelHints
 
@@ -26,7 +26,8 @@ class PerceptionConfig:
     torchvision's Mask R-CNN, "hf:NAME" for a model of transformers (a folder, or a name on the Hub), or ""
     for none. depth: "shipped", a file of our weights, "hf:NAME", or "". masks: "sam:FILE" for
     segment-anything, or "": the detector's own, or cut from the depth. min_score: of detections. fill_holes:
-    predict the depth that a sensor leaves out. download: fetch models from the Hub."""
+    predict the depth that a sensor leaves out. download: fetch models from the Hub. azimuths: "shipped", a
+    file of our weights, or "": which way the objects are turned, where our own network predicts the depth."""
 
     detector: str = ""
     depth: str = ""
@@ -34,6 +35,7 @@ class PerceptionConfig:
     min_score: float = 0.4
     fill_holes: bool = False
     download: bool = False
+    azimuths: str = SHIPPED
 
     def __post_init__(self):
         if not 0 <= self.min_score <= 1:
@@ -68,8 +70,10 @@ class Perception:
         depth: DepthNormals | None = None,
         masker: Masker | None = None,
         fill_holes: bool = False,
+        azimuths: Azimuths | None = None,
     ):
         self.detector, self.depth, self.masker, self.fill_holes = detector, depth, masker, fill_holes
+        self.azimuths = azimuths
 
     @classmethod
     def load(cls, config: PerceptionConfig, device="cpu") -> Perception:
@@ -79,6 +83,7 @@ class Perception:
             _load_depth(config, device),
             _load_masker(config, device),
             config.fill_holes,
+            _load_azimuths(config, device),
         )
 
     def see(
@@ -125,6 +130,9 @@ class Perception:
         else:
             ran["masks"] = _masks_without_masker(detections, depth is not None)
         predicted = depth_m is None and depth is not None
+        if self.azimuths is not None and predicted and len(detections):
+            detections = timed("azimuths", self.azimuths.look, image_rgb, camera, detections)
+            ran["azimuths"] = type(self.azimuths).__name__
         return Seen(tuple(detections), depth, normals, predicted, hints, ran, timing)
 
     def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
@@ -194,6 +202,15 @@ def _load_depth(config: PerceptionConfig, device):
 
     path = WEIGHTS / "depth.safetensors" if name == SHIPPED else Path(name)
     return OurDepthNormals.load(path, device)
+
+
+def _load_azimuths(config: PerceptionConfig, device):
+    if not config.azimuths or not config.depth or config.depth.startswith("hf:"):
+        return None
+    from sparc_core.perception.azimuth_net import AzimuthPredictor
+
+    name = config.azimuths
+    return AzimuthPredictor.load(WEIGHTS / "azimuth.safetensors" if name == SHIPPED else Path(name), device)
 
 
 def _load_masker(config: PerceptionConfig, device):

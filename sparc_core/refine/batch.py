@@ -194,4 +194,5 @@ def _category_extents(library: CadLibrary, model: torch.Tensor) -> torch.Tensor:
 
 def _take(value, index: torch.Tensor):
     """A dataclass of batched tensors, indexed along the batch."""
-    return replace(value, **{f.name: getattr(value, f.name)[index] for f in fields(value)})
+    parts = {f.name: getattr(value, f.name) for f in fields(value)}
+    return replace(value, **{name: part[index] for name, part in parts.items() if part is not None})

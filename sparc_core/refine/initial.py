@@ -8,22 +8,14 @@ import torch
 
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
-from sparc_core.geometry.rotation import upright_rotation
+from sparc_core.geometry.rotation import start_up, upright_rotation
 from sparc_core.perception.samples import Frame, PixelSamples
 
 START_AZIMUTHS_DEG = (0, 90, 180, 270)
 # names of the starts, by the number a row of the search has: the four rotations, then a given pose
 START_NAMES = (*(f"azimuth_{degrees}" for degrees in START_AZIMUTHS_DEG), "track")
 GIVEN_START = len(START_AZIMUTHS_DEG)
-DEFAULT_ELEVATION_DEG = -30.0  # camera pitch assumed when gravity is not known
 DEFAULT_DEPTH_M = 3.0
-
-
-def start_up(up_cam: torch.Tensor, has_up: torch.Tensor) -> torch.Tensor:
-    """(B, 3) up directions for the starts: gravity where known, else a camera looking 30° down."""
-    pitch = math.radians(DEFAULT_ELEVATION_DEG)
-    assumed = up_cam.new_tensor([0.0, -math.cos(pitch), math.sin(pitch)])
-    return torch.where(has_up[:, None], up_cam, assumed)
 
 
 def start_rotations(frame: Frame, objects: int) -> torch.Tensor:

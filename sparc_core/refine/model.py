@@ -103,8 +103,11 @@ def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = N
 def _with_hint_columns(state: dict[str, torch.Tensor], inputs: InputConfig) -> dict[str, torch.Tensor]:
     """Parameters of a network without hints with columns of zeros for them, which come last; others as they
     are."""
-    name = "embed_token.weight"
-    columns = state[name].shape[1] if name in state else 0
-    if columns != replace(inputs, hints=False).token_channels:
-        return state
-    return state | {name: F.pad(state[name], (0, inputs.token_channels - columns))}
+    without, wider = replace(inputs, hints=False), {}
+    for name, before, now in (
+        ("embed_token.weight", without.token_channels, inputs.token_channels),
+        ("embed_context.weight", without.context_channels, inputs.context_channels),
+    ):
+        if name in state and state[name].shape[1] == before:
+            wider[name] = F.pad(state[name], (0, now - before))
+    return state | wider

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from sparc_core.geometry.camera import bearing_z1
+from sparc_core.geometry.rotation import level_frame, start_up
 from sparc_core.perception.samples import Frame, PixelSamples
-from sparc_core.refine.initial import start_translation, start_up
+from sparc_core.refine.initial import start_translation
 from sparc_core.types import CATEGORIES
 
 TOKEN_CHANNELS = 15
@@ -24,13 +25,7 @@ def view_frame(frame: Frame, direction: torch.Tensor) -> torch.Tensor:
     """(B, N, 3, 3) rotations from the camera to frames with y up and z horizontal towards the camera, for
     objects in a direction (B, N, 3)."""
     up = start_up(frame.up_cam, frame.has_up)[:, None].expand_as(direction)
-    towards = -direction
-    level = towards - (towards * up).sum(-1, keepdim=True) * up
-    # straight from above there is no horizontal direction: take the image's
-    fallback = torch.linalg.cross(torch.tensor([1.0, 0.0, 0.0], device=up.device).expand_as(up), up)
-    level = torch.where(level.norm(dim=-1, keepdim=True) > 1e-3, level, fallback)
-    z = F.normalize(level, dim=-1)
-    return torch.stack((torch.linalg.cross(up, z), up, z), -2)
+    return level_frame(up, direction)
 
 
 def region_tokens(

@@ -12,7 +12,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-from sparc_core.scripts.finetune_common import depth_identity, initial_weights
+from sparc_core.scripts.finetune_common import azimuth_identity, depth_identity, initial_weights
 from sparc_core.scripts.finetune_pictures import pictures
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
@@ -171,6 +171,7 @@ def _open_sides(options: _DataOptions, data, device: str) -> dict[str, _Side]:
         perception = Perception.load(PerceptionConfig(depth=data.depth, download=options.download), device)
     facts = {
         "depth": depth_identity(data.depth),
+        "azimuths": azimuth_identity(),
         "detections": None if options.detections is None else file_digest(options.detections),
         "min_visible": data.min_visible,
         "dataset": dataset.sources,

@@ -27,3 +27,11 @@ def depth_identity(depth: str) -> str:
     from sparc_core.perception.see import SHIPPED, WEIGHTS
 
     return predictor_identity(str(WEIGHTS / "depth.safetensors") if depth == SHIPPED else depth)
+
+
+def azimuth_identity() -> str:
+    """Of the shipped azimuth network, by its content."""
+    from sparc_core.evaluation.scan2cad.predict import predictor_identity
+    from sparc_core.perception.see import WEIGHTS
+
+    return predictor_identity(str(WEIGHTS / "azimuth.safetensors"))

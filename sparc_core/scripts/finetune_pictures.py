@@ -10,7 +10,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-from sparc_core.scripts.finetune_common import depth_identity, initial_weights
+from sparc_core.scripts.finetune_common import azimuth_identity, depth_identity, initial_weights
 from sparc_core.scripts.libraries import open_libraries
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
@@ -62,7 +62,10 @@ def _prepare(told: RunOptions, libraries: dict, init, cache, validation_images: 
     network, model = load_network(*initial_weights(told, init))
     model = dataclasses.replace(model, calibration=Calibration())  # that of the weights before
     settings = dataclasses.replace(settings, model=model)
-    sides = {name: _Side.open(*source, settings, cache, device) for name, source in libraries.items()}
+    parts = {"train": settings.picture_range, "validation": (0.0, 1.0)}
+    sides = {
+        name: _Side.open(*source, settings, parts[name], cache, device) for name, source in libraries.items()
+    }
 
     def open_data(trainer, library) -> MixedData:
         seen = sides["train"].data(settings, trainer.device, trainer.rank, trainer.processes)
@@ -99,7 +102,7 @@ class _Side:
     store: object
 
     @classmethod
-    def open(cls, folder: Path, specs, held_out, settings, cache: Path | None, device: str) -> _Side:
+    def open(cls, folder: Path, specs, held_out, settings, part, cache: Path | None, device: str) -> _Side:
         """Raises ValueError naming what cannot be used."""
         from sparc_core.perception.see import Perception, PerceptionConfig
         from sparc_core.synth.picture_set import PictureFolder
@@ -108,13 +111,14 @@ class _Side:
 
         data = settings.pictures
         found, library = PictureFolder(folder), open_libraries(specs, held_out)
-        frames = picture_frames(found, library, data.min_visible)
+        frames = picture_frames(found, library, data.min_visible, part)
         images = PictureImages(found)
         sizes = {c: float((library.median_extents_m(c) ** 2).sum() ** 0.5) for c in library.categories}
         predicts = data.depth != "none"
         perception = Perception.load(PerceptionConfig(depth=data.depth), device) if predicts else None
         facts = {
-            "depth": depth_identity(data.depth), "pictures": images.digest, "min_visible": data.min_visible
+            "depth": depth_identity(data.depth), "azimuths": azimuth_identity(), "pictures": images.digest,
+            "min_visible": data.min_visible,
         }  # fmt: skip
         place = (cache or folder) / "channels"
         store = FrameStore(images, "predicted" if predicts else "none", place, facts, sizes, perception)

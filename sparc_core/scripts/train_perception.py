@@ -134,6 +134,37 @@ def detector(
 
 
 @app.command()
+def azimuth(
+    out: options.Out,
+    pictures: options.Pictures,
+    validation: options.UnseenPictures,
+    config: Annotated[Path | None, options.yaml_of("AzimuthTraining")] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    stop_after_min: options.StopAfterMin = 0.0,
+    init: options.Init = None,
+    resume: options.Resume = False,
+) -> None:
+    """Train which way a detected object is turned; Ctrl-C saves a checkpoint to resume from."""
+    from sparc_core.perception.azimuth_net import AzimuthNet
+    from sparc_core.synth.picture_set import PictureFolder
+    from sparc_core.training.azimuth import AzimuthTraining, BoxTable, make_azimuth_trainer, measure_azimuth
+
+    told = RunOptions(out, config, device, threads, stop_after_min, resume)
+    with report_bad_input():
+        settings = told.settings(AzimuthTraining)
+        unseen = BoxTable(PictureFolder(validation), settings.kept_px)
+        trainer = make_azimuth_trainer(settings, PictureFolder(pictures), told.use_device(), init)
+
+    def figures() -> dict:
+        network = AzimuthNet(settings.network)
+        network.load_state_dict({name: value.cpu() for name, value in trainer.averaged.items()})
+        return measure_azimuth(network, unseen)
+
+    train_predictor(told, settings, trainer, figures)
+
+
+@app.command()
 def retrieval(
     out: options.Out,
     config: Annotated[Path | None, options.yaml_of("RetrievalTraining")] = None,

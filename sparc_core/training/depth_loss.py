@@ -1,11 +1,9 @@
 """Losses of the depth network: Gaussian for the depth's logarithm, angular von Mises–Fisher for normals,
-squared for the direction of the front, cross-entropy for the category.
+cross-entropy for what is an object.
 
 A likelihood learns where it is sure already: the slope of a Gaussian's mean is divided by the variance, that
 of a normal multiplied by κ, so that floors and walls, which are easily told, outweigh furniture. β-NLL
-(Seitzer et al., ICLR 2022) takes part of that back, and pixels of objects can count more than others. The
-front of an object that looks the same after some turns may be any of several; which is decided by the whole
-object.
+(Seitzer et al., ICLR 2022) takes part of that back, and pixels of objects can count more than others.
 """
 
 from __future__ import annotations
@@ -16,21 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from sparc_core.perception.depth_net import DepthNet, DepthOutput, ray_image
-from sparc_core.training.picture_batches import UNLABELLED
 
 
 class DepthLosses(torch.nn.Module):
     """The network with its losses, so that training in several processes has one forward pass. beta: see
-    `depth_losses`; object_weight: how often a pixel of an object counts, against one of the room;
-    front_weight, category_weight: of these losses in the sum."""
+    `depth_losses`; object_weight: how often a pixel of an object counts, against one of the room."""
 
-    def __init__(
-        self, network: DepthNet, beta: float = 0.0, object_weight: float = 1.0,
-        front_weight: float = 1.0, category_weight: float = 1.0,
-    ):  # fmt: skip
+    def __init__(self, network: DepthNet, beta: float = 0.0, object_weight: float = 1.0):
         super().__init__()
         self.network, self.beta, self.object_weight = network, beta, object_weight
-        self.front_weight, self.category_weight = front_weight, category_weight
 
     def forward(self, batch) -> dict[str, torch.Tensor]:
         """batch: a `PictureBatch`."""
@@ -38,14 +30,12 @@ class DepthLosses(torch.nn.Module):
         found = self.network(batch.rgb, ray_image(batch.intrinsics, height, width), batch.up_cam)
         on_object = torch.stack([objects["masks"].any(0) for objects in batch.objects])[:, ::2, ::2]
         weight = 1 + (self.object_weight - 1) * on_object
-        category = F.cross_entropy(
-            found.category, batch.category[:, ::2, ::2], ignore_index=UNLABELLED, reduction="none"
+        entropy = F.binary_cross_entropy_with_logits(
+            found.on_object, on_object.to(found.on_object.dtype), reduction="none"
         )
-        labelled = weight * (batch.category[:, ::2, ::2] != UNLABELLED)
         return {
             **depth_losses(found, *halved(batch.depth_m, batch.normal), self.beta, weight),
-            "front": self.front_weight * front_loss(found.front, batch.objects),
-            "category": self.category_weight * _mean(category, labelled),
+            "object": _mean(entropy, batch.labelled[:, ::2, ::2].to(entropy.dtype)),
         }
 
 
@@ -74,24 +64,6 @@ def depth_losses(
         "depth": _mean(gaussian, known * torch.exp(2 * beta * found.log_sigma.detach())),
         "normal": _mean(angular, faces * (kappa.detach() + 1) ** (-2 * beta)),
     }
-
-
-def front_loss(front: torch.Tensor, objects: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """Squared distance between the predicted direction (B, 3, H, W) and the true one: mean over the pixels of
-    every object, of its `fronts` the nearest, and mean over the objects that have a front. objects: see
-    `PictureBatch`; their masks have twice the size."""
-    distances = []
-    for predicted, truth in zip(front.flatten(2), objects, strict=True):
-        pixels = truth["masks"][:, ::2, ::2].flatten(1).to(predicted.dtype)
-        share = pixels / pixels.sum(-1, keepdim=True).clamp(min=1)
-        mean = share @ predicted.T
-        square = share @ predicted.square().sum(0)
-        # |f − f*|² with |f*| = 1, for each of the directions that f* may be
-        each = square[:, None] - 2 * (truth["fronts"] @ mean[..., None])[..., 0] + 1
-        has_front = (truth["fronts"][:, 0].norm(dim=-1) > 0.5) & (pixels.sum(-1) > 0)
-        distances.append(each.min(-1).values[has_front])
-    found = torch.cat(distances)
-    return found.sum() / max(1, len(found))
 
 
 def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

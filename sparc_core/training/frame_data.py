@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ class FrameDataConfig:
     detections: N, objects looked at per image. min_visible: share of an object's pixels at which the sensor
     sees it, for it to be trained on. box_jitter: of true boxes, as a share of their size. masks_own,
     masks_cut, masks_missing: shares of masks as annotated or detected, cut from the depth, and withheld.
-    normals_missing: share of images without normals. known_gravity: share of images whose up direction is
+    normals_missing: share of images without normals, azimuths_missing: of images without `Detection.azimuth`.
+    known_gravity: share of images whose up direction is
     known. similar_model, unknown_extents, known_extents: as in `DataConfig`. threads: that read frames ahead.
 
     Raises ValueError naming the field out of range.
@@ -51,6 +52,7 @@ class FrameDataConfig:
     masks_cut: float = 0.40
     masks_missing: float = 0.25
     normals_missing: float = 0.05
+    azimuths_missing: float = 0.1
     known_gravity: float = 0.5
     similar_model: float = 0.2
     unknown_extents: float = 0.5
@@ -63,7 +65,7 @@ class FrameDataConfig:
                 raise ValueError(f"data {name} must be at least 1, got {getattr(self, name)}")
         for name in (
             "min_visible", "box_jitter", "masks_own", "masks_cut", "masks_missing", "normals_missing",
-            "known_gravity", "similar_model", "unknown_extents", "known_extents",
+            "azimuths_missing", "known_gravity", "similar_model", "unknown_extents", "known_extents",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data {name} must be in [0, 1], got {getattr(self, name)}")
@@ -117,6 +119,7 @@ class FrameData:
         model = self.draws.similar(table.model[target], category, generator)
         expected, known = self.draws.expected_extents(model, category, truth.S, generator)
         frame = self._frame(number, target, valid, generator)
+        frame = replace(frame, azimuth=self._azimuths(channels, chosen, generator))
         source = self._source(channels, chosen.cpu(), generator)
         box_pixels = select_box_pixels(frame, self.inputs.n_bbox, generator)
         return TrainingBatch(
@@ -145,6 +148,13 @@ class FrameData:
             torch.where(valid[..., None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0])), valid,
             F.normalize(up + noise, dim=-1), draw < self.config.known_gravity,
         )  # fmt: skip
+
+    def _azimuths(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> torch.Tensor:
+        """(B, N, 6) what was predicted of the chosen targets (B, N)."""
+        found = [c.azimuth[row] for c, row in zip(channels, chosen.clamp(min=0).cpu().numpy(), strict=True)]
+        azimuth = torch.from_numpy(np.stack(found)).to(self.device)
+        draw = torch.rand(len(channels), generator=generator, device=self.device)
+        return azimuth * ((draw >= self.config.azimuths_missing)[:, None] & (chosen >= 0))[..., None]
 
     def _source(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> FrameSource:
         """The frames' pixels on the device; chosen (B, N) on the CPU."""

@@ -14,7 +14,7 @@ class FrameSource:
     """Reads B images, each at the pixels of its own N objects, as `ImageSource` reads one at run time.
 
     rgb (B, H, W, 3) in [0, 1]; depth_m (B, H, W), 0 unknown; normals_cam (B, H, W, 3) unit, zero unknown;
-    hints (B, H, W, 5) `PixelHints`; masks (B, N, H, W) in [0, 1]; has_mask (B, N) bool.
+    hints (B, H, W, 2) `PixelHints`; masks (B, N, H, W) in [0, 1]; has_mask (B, N) bool.
     """
 
     def __init__(self, rgb, depth_m, normals_cam, hints, masks, has_mask):

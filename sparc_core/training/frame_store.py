@@ -23,18 +23,20 @@ from sparc_core.datasets.scannet import MM_PER_M
 from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.perception.masks import depth_masks
 from sparc_core.perception.normals import normals_from_depth
+from sparc_core.perception.prepare import NO_AZIMUTH
 from sparc_core.perception.see import Perception, Seen
 from sparc_core.training.frame_targets import TrainingFrame
-from sparc_core.types import HINT_CHANNELS
+from sparc_core.types import HINT_CHANNELS, Detection
 
 NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
 
 
 @dataclass(frozen=True, eq=False)
 class FrameChannels:
-    """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 unknown; normals_cam (H, W, 3) and hints (H, W, 5,
+    """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 unknown; normals_cam (H, W, 3) and hints (H, W, 2,
     `PixelHints`) int8, in `NORMAL_STEPS`, zero unknown; masks, cut_masks (T, H, W) bool of the targets: as
-    annotated or detected, and cut from the depth; has_cut (T,) bool."""
+    annotated or detected, and cut from the depth; has_cut (T,) bool; azimuth (T, 6) float32 of the targets, 0
+    unknown."""
 
     rgb: np.ndarray
     depth_m: np.ndarray
@@ -43,6 +45,7 @@ class FrameChannels:
     masks: np.ndarray
     cut_masks: np.ndarray
     has_cut: np.ndarray
+    azimuth: np.ndarray
 
 
 class FrameStore:
@@ -81,7 +84,9 @@ class FrameStore:
         cut = np.unpackbits(kept["cut"], axis=-1, count=size[0] * size[1]).reshape(-1, *size).astype(bool)
         depth = sensor if sensor is not None else kept["depth_mm"].astype(np.float32) / np.float32(MM_PER_M)
         masks = np.stack([target.mask for target in frame.targets])
-        return FrameChannels(rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"])
+        return FrameChannels(
+            rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"], kept["azimuth"]
+        )
 
     def _kept(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
         path = self.folder / frame.scene / f"{frame.name}.npz"
@@ -118,18 +123,20 @@ class FrameStore:
             "hints": _in_steps(hints),
             "cut": np.packbits(cut.reshape(len(cut), -1), axis=-1),
             "has_cut": has_cut,
+            "azimuth": np.array([d.azimuth or NO_AZIMUTH for d in seen.detections], dtype=np.float32),
         }
 
     def _see(self, frame: TrainingFrame, rgb, sensor) -> Seen:
+        targets = tuple(Detection(tuple(t.box_xyxy), t.category) for t in frame.targets)
         if sensor is not None:
             found, _ = normals_from_depth(
                 torch.from_numpy(sensor)[None], intrinsics_tensor(frame.camera)[None]
             )
-            return Seen((), sensor, found[0].numpy(), False)
+            return Seen(targets, sensor, found[0].numpy(), False)
         if self.depth == "none":
-            return Seen((), np.zeros(rgb.shape[:2], np.float32), np.zeros(rgb.shape, np.float32), False)
+            return Seen(targets, np.zeros(rgb.shape[:2], np.float32), np.zeros(rgb.shape, np.float32), False)
         with self._one_at_a_time:
-            return self.perception.see(rgb, replace(frame.camera, up_cam=tuple(frame.up_cam)), ())
+            return self.perception.see(rgb, replace(frame.camera, up_cam=tuple(frame.up_cam)), targets)
 
     def _keep(self, path: Path, values: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

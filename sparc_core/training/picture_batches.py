@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from sparc_core.cad.symmetry import MAX_FRONTS, front_directions
 from sparc_core.synth.picture_set import PicturedObject, PictureFolder, StoredPicture
 from sparc_core.types import CATEGORIES
 
-TENSORS = ("rgb", "intrinsics", "up_cam", "depth_m", "normal", "category")
-UNLABELLED = -1  # pixels of things that are not to be found
+TENSORS = ("rgb", "intrinsics", "up_cam", "depth_m", "normal", "labelled")
 MIN_BOX_PX = 6  # an object cut to less by a crop is no longer to be found
 
 
@@ -38,16 +36,16 @@ class AugmentConfig:
 @dataclass(frozen=True, eq=False)
 class PictureBatch:
     """rgb (B, 3, H, W) in [0, 1]; intrinsics (B, 4); up_cam (B, 3), 0 unknown; depth_m (B, H, W), 0 unknown;
-    normal (B, 3, H, W), 0 unknown; category (B, H, W) int64 of the object that is seen, from 1, 0 for the
-    room, `UNLABELLED`; objects: for every picture boxes (D, 4) x0, y0, x1, y1 from pixel corners, labels (D,)
-    from 1, masks (D, H, W) uint8 and fronts (D, `MAX_FRONTS`, 3), see `front_directions`."""
+    normal (B, 3, H, W), 0 unknown; labelled (B, H, W) bool: the room and objects that are to be found, not
+    the others; objects: for every picture boxes (D, 4) x0, y0, x1, y1 from pixel corners, labels (D,) from 1
+    and masks (D, H, W) uint8."""
 
     rgb: torch.Tensor
     intrinsics: torch.Tensor
     up_cam: torch.Tensor
     depth_m: torch.Tensor
     normal: torch.Tensor
-    category: torch.Tensor
+    labelled: torch.Tensor
     objects: list[dict[str, torch.Tensor]]
 
     def to(self, device) -> PictureBatch:
@@ -98,13 +96,13 @@ def stack_pictures(pictures: list[StoredPicture]) -> PictureBatch:
         torch.from_numpy(np.stack([p.up_cam for p in pictures])).float(),
         torch.from_numpy(np.stack([p.depth_m for p in pictures])),
         torch.from_numpy(np.stack([p.normal_cam for p in pictures])).permute(0, 3, 1, 2),
-        torch.from_numpy(np.stack([category_image(p) for p in pictures])),
+        torch.from_numpy(np.stack([labelled_pixels(p) for p in pictures])),
         [_targets(p) for p in pictures],
     )
 
 
 def _targets(picture: StoredPicture) -> dict[str, torch.Tensor]:
-    boxes, labels, masks, fronts = [], [], [], []
+    boxes, labels, masks = [], [], []
     for item in picture.objects:
         mask = picture.object == item.number + 1
         rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
@@ -113,23 +111,19 @@ def _targets(picture: StoredPicture) -> dict[str, torch.Tensor]:
         boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
         labels.append(CATEGORIES.index(item.category) + 1)
         masks.append(mask)
-        fronts.append(front_directions(np.array(item.R), item.symmetry))
     height, width = picture.object.shape
     return {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor(labels, dtype=torch.int64),
         "masks": torch.from_numpy(np.array(masks, dtype=np.uint8).reshape(-1, height, width)),
-        "fronts": torch.from_numpy(np.array(fronts, dtype=np.float32).reshape(-1, MAX_FRONTS, 3)),
     }
 
 
-def category_image(picture: StoredPicture) -> np.ndarray:
-    """(H, W) int64, see `PictureBatch`."""
-    labels = np.full(256, UNLABELLED)
-    labels[0] = 0
-    for item in picture.objects:
-        labels[item.number + 1] = CATEGORIES.index(item.category) + 1
-    return labels[picture.object]
+def labelled_pixels(picture: StoredPicture) -> np.ndarray:
+    """(H, W) bool, see `PictureBatch`."""
+    known = np.zeros(256, dtype=bool)
+    known[[0, *(item.number + 1 for item in picture.objects)]] = True
+    return known[picture.object]
 
 
 def augmented(

@@ -29,17 +29,22 @@ SCENE = "pictures"
 @dataclass(frozen=True)
 class PictureTuneConfig(TrainConfig):
     """A `TrainConfig` of whose batches `picture_share` are pictures, read as `pictures` says; the others are
-    scenes with simulated noise. model: that of the weights to begin with."""
+    scenes with simulated noise. picture_range: (first, last) of the folder's pictures that are trained on, as
+    shares; predictors that learnt from pictures are not to be met on these. model: that of the weights to
+    begin with."""
 
     pictures: FrameDataConfig = field(
         default_factory=lambda: FrameDataConfig(depth="shipped", detections=4, min_visible=0.2)
     )
     picture_share: float = 0.5
+    picture_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.picture_share <= 1:
             raise ValueError(f"training picture_share must be in (0, 1], got {self.picture_share}")
+        if not 0 <= self.picture_range[0] < self.picture_range[1] <= 1:
+            raise ValueError(f"training picture_range must be within [0, 1], got {self.picture_range}")
         if self.pictures.depth == "sensor":
             raise ValueError(
                 "training pictures.depth must be a depth network or none: pictures have no sensor"
@@ -65,15 +70,18 @@ class PictureImages:
         return np.ascontiguousarray(self.pictures.read(self._position[frame.name], ()).rgb)
 
 
-def picture_frames(pictures: PictureFolder, library: CadLibrary, min_visible: float) -> list[TrainingFrame]:
-    """The pictures that show objects whose visible share is at least min_visible.
+def picture_frames(
+    pictures: PictureFolder, library: CadLibrary, min_visible: float, part: tuple[float, float] = (0.0, 1.0)
+) -> list[TrainingFrame]:
+    """The pictures that show objects whose visible share is at least min_visible. part: which of them, from
+    one share of the folder to another.
 
     Raises ValueError for a CAD model that is not in the library, naming the picture, and when no object is
     left.
     """
     symmetry = {model.model_id: model.symmetry for model in library.models}
     frames = []
-    for position in range(len(pictures)):
+    for position in range(*(round(share * len(pictures)) for share in part)):
         picture = pictures.read(position, ("object",))
         unknown = sorted({o.model_id for o in picture.objects} - symmetry.keys())
         if unknown:

@@ -18,24 +18,20 @@ from sparc_core.training.predictor_trainer import PredictorTrainConfig, Predicto
 
 @dataclass(frozen=True)
 class DepthTraining:
-    """A run of the depth network. beta, object_weight, front_weight, category_weight: of its loss
-    (`DepthLosses`); 0 and 1 of the first two are the paper's. With weights of 1 the slopes of fronts and
-    categories in the trunk are a twentieth and a fifth of those of normals."""
+    """A run of the depth network. beta, object_weight: of its loss (`DepthLosses`), 0 and 1 as in the
+    paper."""
 
     network: DepthNetConfig = field(default_factory=DepthNetConfig)
     train: PredictorTrainConfig = field(default_factory=PredictorTrainConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     beta: float = 0.0
     object_weight: float = 1.0
-    front_weight: float = 10.0
-    category_weight: float = 4.0
 
     def __post_init__(self):
         if not 0 <= self.beta <= 1:
             raise ValueError(f"depth training beta must be in [0, 1], got {self.beta}")
-        for name in ("object_weight", "front_weight", "category_weight"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"depth training {name} must be positive, got {getattr(self, name)}")
+        if self.object_weight <= 0:
+            raise ValueError(f"depth training object_weight must be positive, got {self.object_weight}")
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -52,8 +48,7 @@ class DepthTraining:
 
     def with_losses(self, network: DepthNet) -> torch.nn.Module:
         """The network as a module that turns a `PictureBatch` into losses."""
-        weights = (self.object_weight, self.front_weight, self.category_weight)
-        return DepthLosses(network, self.beta, *weights)
+        return DepthLosses(network, self.beta, self.object_weight)
 
 
 class DetectorLosses(torch.nn.Module):

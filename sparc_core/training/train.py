@@ -248,7 +248,8 @@ def first_images(batch: TrainingBatch, rows: int) -> TrainingBatch:
     """The batch cut to its first `rows` images."""
 
     def cut(value):
-        return replace(value, **{f.name: getattr(value, f.name)[:rows] for f in fields(value)})
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        return replace(value, **{name: part[:rows] for name, part in parts.items() if part is not None})
 
     return replace(
         batch,

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 
-from sparc_core.cad.symmetry import front_directions
 from sparc_core.perception.depth_net import (
     DepthNet,
     DepthNetConfig,
@@ -21,8 +20,8 @@ from sparc_core.perception.depth_net import (
     ray_image,
     working_size,
 )
-from sparc_core.training.depth_loss import DepthLosses, depth_losses, front_loss, halved
-from sparc_core.training.picture_batches import UNLABELLED, PictureBatch
+from sparc_core.training.depth_loss import DepthLosses, depth_losses, halved
+from sparc_core.training.picture_batches import PictureBatch
 from sparc_core.training.predictors import DepthTraining
 from sparc_core.types import Camera
 
@@ -35,11 +34,8 @@ def output(log_depth, log_sigma, normal, kappa):
 
 
 def pixels_found(log_depth, log_sigma, normal, kappa):
-    """What the network found but for fronts and categories."""
-    size = log_depth.shape[1:]
-    return DepthOutput(
-        log_depth, log_sigma, normal, kappa, torch.zeros(1, 3, *size), torch.zeros(1, 10, *size)
-    )
+    """What the network found but for objects."""
+    return DepthOutput(log_depth, log_sigma, normal, kappa, torch.zeros_like(log_depth))
 
 
 def test_depth_losses_by_hand():
@@ -93,14 +89,12 @@ def test_pixels_of_objects_count_more_where_that_is_asked_for():
     network = DepthNet(DEPTH).eval()
     masks = torch.zeros(2, 48, 64, dtype=torch.uint8)
     masks[0, 10:30, 8:40] = masks[1, 20:48, 30:64] = 1
-    fronts = torch.zeros(2, 4, 3)
-    fronts[:, :, 2] = 1
-    nothing = {"masks": masks[:0], "fronts": fronts[:0]}
-    category = torch.zeros(2, 48, 64, dtype=torch.int64)
+    nothing = {"masks": masks[:0]}
+    labelled = torch.ones(2, 48, 64, dtype=torch.bool)
     batch = PictureBatch(
         torch.rand(2, 3, 48, 64), torch.tensor([[60.0, 60.0, 31.5, 23.5]] * 2), torch.zeros(2, 3),
-        1 + torch.rand(2, 48, 64), F.normalize(torch.randn(2, 3, 48, 64), dim=1), category,
-        [{"masks": masks, "fronts": fronts}, nothing],
+        1 + torch.rand(2, 48, 64), F.normalize(torch.randn(2, 3, 48, 64), dim=1), labelled,
+        [{"masks": masks}, nothing],
     )  # fmt: skip
     plain, only = (DepthLosses(network, 0.0, weight)(batch) for weight in (1.0, 1e6))
     inside = (masks.any(0))[None, ::2, ::2]
@@ -116,41 +110,20 @@ def test_pixels_of_objects_count_more_where_that_is_asked_for():
         DepthTraining(object_weight=0.0)
 
 
-def test_the_front_of_an_object_is_judged_by_all_its_pixels_and_the_nearest_of_its_turns():
-    masks = torch.zeros(3, 4, 8, dtype=torch.uint8)
-    masks[0, :, :4] = masks[1, :, 4:6] = masks[2, :, 6:] = 1
-    straight, turned = Rotation.identity(), Rotation.from_euler("y", 90, degrees=True)
-    fronts = np.stack([
-        front_directions(straight.as_matrix(), "none"), front_directions(turned.as_matrix(), "c2"),
-        front_directions(straight.as_matrix(), "cinf"),
-    ])  # fmt: skip
-    np.testing.assert_allclose(fronts[1], [[1, 0, 0], [-1, 0, 0]] * 2, atol=1e-9)
-    assert (fronts[2] == 0).all()
-    front = torch.zeros(1, 3, 2, 4)  # half the masks' size
-    front[0, 2, :, 0], front[0, 0, :, 1] = 1, 1  # of the first object one half is right, one off by 90°
-    front[0, 0, 0, 2], front[0, 0, 1, 2] = -0.9, 0.1  # of the second, which may be turned by 180°
-    objects = [{"masks": masks, "fronts": torch.from_numpy(fronts).float()}]
-    first = (0 + 2) / 2
-    second = min((1.9**2 + 0.9**2) / 2, (0.1**2 + 1.1**2) / 2)
-    assert front_loss(front, objects).item() == pytest.approx((first + second) / 2)
-    none = [{name: values[2:] for name, values in objects[0].items()}]
-    assert front_loss(front, none).item() == 0  # a round object has no front
-
-
-def test_categories_are_learnt_where_pixels_are_labelled():
+def test_what_is_an_object_is_learnt_where_pixels_are_labelled():
     torch.manual_seed(0)
     network = DepthNet(DEPTH).eval()
-    nothing = {"masks": torch.zeros(0, 48, 64, dtype=torch.uint8), "fronts": torch.zeros(0, 4, 3)}
-    category = torch.full((1, 48, 64), UNLABELLED)
-    category[0, :24], category[0, 24:30] = 0, 4
+    masks = torch.zeros(1, 48, 64, dtype=torch.uint8)
+    masks[0, 24:30] = 1
+    labelled = torch.zeros(1, 48, 64, dtype=torch.bool)
+    labelled[0, :30] = True
     batch = PictureBatch(
         torch.rand(1, 3, 48, 64), torch.tensor([[60.0, 60.0, 31.5, 23.5]]), torch.zeros(1, 3),
-        torch.ones(1, 48, 64), torch.zeros(1, 3, 48, 64), category, [nothing],
+        torch.ones(1, 48, 64), torch.zeros(1, 3, 48, 64), labelled, [{"masks": masks}],
     )  # fmt: skip
-    found = network(batch.rgb, ray_image(batch.intrinsics, 48, 64), batch.up_cam).category.softmax(1)
-    right = torch.cat((found[0, 0, :12].flatten(), found[0, 4, 12:15].flatten()))
-    loss = DepthLosses(network)(batch)["category"].item()
-    assert loss == pytest.approx(-right.log().mean().item(), rel=1e-4)
+    found = network(batch.rgb, ray_image(batch.intrinsics, 48, 64), batch.up_cam).on_object.sigmoid()[0]
+    right = torch.cat((1 - found[:12].flatten(), found[12:15].flatten()))
+    assert DepthLosses(network)(batch)["object"].item() == pytest.approx(-right.log().mean().item(), rel=1e-4)
 
 
 def test_the_normals_distribution_adds_up_and_its_mean_angle_is_the_one_stated():

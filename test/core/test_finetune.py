@@ -285,7 +285,7 @@ def test_predicted_depth_comes_from_the_network_and_none_is_none(dataset, tmp_pa
 
             normals = np.broadcast_to(np.float32([0, 0, -1]), (*image_rgb.shape[:2], 3))
             ones = np.ones(image_rgb.shape[:2], np.float32)
-            hints = PixelHints(0.5 * -normals, on_object(ones), 2 * ones)
+            hints = PixelHints(on_object(ones), 2 * ones)
             return DepthPrediction(2.5 * ones, normals, ones, ones, hints)
 
     def on_object(ones):
@@ -297,9 +297,9 @@ def test_predicted_depth_comes_from_the_network_and_none_is_none(dataset, tmp_pa
     (frame, *_) = frames_of(dataset, "scene0001_00")
     found = FrameStore(dataset, "predicted", tmp_path, {}, SIZES, Perception(depth=Flat())).load(frame)
     assert found.depth_m == pytest.approx(2.5) and (found.normals_cam == [0, 0, -127]).all()
-    assert (found.hints[..., :3] == [0, 0, 64]).all() and (found.hints[..., 4] == 127).all()  # 2 is cut off
+    assert (found.hints[..., 1] == 127).all()  # 2 is cut off
     # flat as the depth is, the mask is what the network knows to be objects
-    np.testing.assert_array_equal(found.cut_masks[0], found.hints[..., 3] > 64)
+    np.testing.assert_array_equal(found.cut_masks[0], found.hints[..., 0] > 64)
     empty = FrameStore(dataset, "none", tmp_path, {}, SIZES).load(frame)
     assert not empty.depth_m.any() and not empty.normals_cam.any() and not empty.has_cut.any()
     assert empty.hints.shape[-1] == HINT_CHANNELS and not empty.hints.any()

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from builders import random_poses, scene_of, shape_caster, shape_tensors
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
@@ -22,6 +21,7 @@ from sparc_core.inputs.assemble import (
     OBJECT_LIMIT,
     InputConfig,
     assemble_tokens,
+    azimuth_context,
     pose_context,
 )
 from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
@@ -34,7 +34,7 @@ CAMERA, LIFTED, CUBE, OFFSET, CLOSEST_NORMAL, DISTANCE, NORMAL, AGREEMENT, PAIR,
     slice(0, 13), slice(13, 16), slice(16, 19), slice(19, 22), slice(22, 25), slice(25, 27), slice(27, 30),
     slice(30, 31), slice(31, 40), slice(40, 42), slice(42, 43), slice(43, 45),
 )  # fmt: skip
-HINTS = slice(45, 50)
+HINTS = slice(45, 47)
 
 
 def unit(tensor):
@@ -192,7 +192,7 @@ def test_groups_of_channels_can_be_left_out():
     for name, parts in where.items():
         config = InputConfig("object", BOXES, CAD, hints=True, left_out=(name,))
         tokens, every = assemble_tokens(config, *inputs), told
-        out = torch.zeros(50, dtype=torch.bool)
+        out = torch.zeros(47, dtype=torch.bool)
         for part in parts:
             out[part] = True
         assert (tokens.features[..., out] == 0).all(), name
@@ -205,26 +205,36 @@ def test_groups_of_channels_can_be_left_out():
             InputConfig(layout, left_out=(name,))
 
 
-def test_hints_are_those_of_the_pixels_with_the_front_along_the_objects_axes():
+def test_hints_are_those_of_the_pixels():
     inputs = random_inputs(seed=5)
-    _, pose, boxes, reprojected, _, _ = inputs
-    features = assemble_tokens(InputConfig("object", BOXES, CAD, hints=True), *inputs).features[..., HINTS]
-    for found, samples in ((features[:, :, :BOXES], boxes), (features[:, :, BOXES:], reprojected)):
-        for n in range(2):
-            turn = Rotation.from_matrix(pose.R[0, n].double().numpy())
-            front = turn.inv().apply(samples.hints[0, n, :, :3].double().numpy())
-            np.testing.assert_allclose(found[0, n, :, :3], front, atol=1e-5)
-        assert torch.equal(found[..., 3:], samples.hints[..., 3:])
-    # the true front is +z, whatever the object's extents
-    true = dataclasses.replace(
-        boxes, hints=F.pad(pose.R[..., 2][:, :, None].expand(-1, -1, BOXES, -1), (0, 2))
-    )
-    frame, _, _, _, in_front, cad = inputs
-    tokens = assemble_tokens(
-        InputConfig("object", BOXES, CAD, hints=True), frame, pose, true, reprojected, in_front, cad
-    )
-    expected = np.broadcast_to([0.0, 0.0, 1.0], (1, 2, BOXES, 3))
-    np.testing.assert_allclose(tokens.features[:, :, :BOXES, HINTS][..., :3], expected, atol=1e-5)
+    _, _, boxes, reprojected, _, _ = inputs
+    config = InputConfig("object", BOXES, CAD, hints=True)
+    tokens = assemble_tokens(config, *inputs)
+    assert torch.equal(tokens.features[:, :, :BOXES, HINTS], boxes.hints)
+    assert torch.equal(tokens.features[:, :, BOXES:, HINTS], reprojected.hints)
+    assert tokens.context.shape[-1] == config.context_channels == 32
+    assert (tokens.context[..., 26:] == 0).all()  # no azimuth was predicted
+
+
+def test_the_context_says_how_far_the_azimuth_is_from_the_predicted_one():
+    frame, pose, *_ = random_inputs(seed=6)
+    up = frame.up_cam[0].double().numpy()
+    middle = np.array([200.0, 180.0, 1.0])
+    ray = np.linalg.inv([[500.0, 0, 320], [0, 480.0, 240], [0, 0, 1]]) @ middle
+    towards = -ray + (ray @ up) * up  # horizontal, to the camera
+    predicted = np.array([0.4, -2.0])
+    for off in (0.0, 0.3, np.pi):
+        # the true rotation is upright and has the predicted azimuth; the pose is turned beyond it by `off`
+        turned = [Rotation.from_rotvec(angle * up).apply(towards / np.linalg.norm(towards))
+                  for angle in predicted + off]  # fmt: skip
+        R = np.stack([np.stack((np.cross(up, z), up, z), -1) for z in turned])
+        now = Pose(torch.tensor(R)[None].float(), pose.T, pose.S)
+        harmonics = [[f(k * a) for k in (1, 2, 4) for f in (np.cos, np.sin)] for a in predicted]
+        told = dataclasses.replace(frame, azimuth=torch.tensor([harmonics]).float())
+        expected = [f(-k * off) for k in (1, 2, 4) for f in (np.cos, np.sin)]
+        np.testing.assert_allclose(azimuth_context(told, now)[0], [expected] * 2, atol=1e-5)
+    doubtful = dataclasses.replace(told, azimuth=told.azimuth * 0.5)
+    np.testing.assert_allclose(azimuth_context(doubtful, now), azimuth_context(told, now) / 2, atol=1e-6)
 
 
 def test_place_in_the_box_runs_from_minus_one_to_one():

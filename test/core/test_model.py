@@ -128,17 +128,17 @@ def test_a_network_without_hints_can_be_given_them_and_ignores_them_to_begin_wit
     told = dataclasses.replace(
         CONFIG,
         inputs=dataclasses.replace(CONFIG.inputs, hints=True),
-        network=dataclasses.replace(CONFIG.network, token_channels=50),
+        network=dataclasses.replace(CONFIG.network, token_channels=47, context_channels=32),
     )
     wide, config = load_network(weights, config=told)
     assert config == told
-    tokens, context = torch.randn(1, 2, 5, 50), torch.randn(1, 2, 26)
+    tokens, context = torch.randn(1, 2, 5, 47), torch.randn(1, 2, 32)
     valid = torch.ones(1, 2, 5, dtype=torch.bool)
     found = wide(tokens, context, valid, valid[..., 0]).raw_update
-    before = network()(tokens[..., :45], context, valid, valid[..., 0]).raw_update
+    before = network()(tokens[..., :45], context[..., :26], valid, valid[..., 0]).raw_update
     torch.testing.assert_close(found, before)
     # one that was trained with them keeps its own columns
-    save_weights(weights, {**wide.state_dict(), "embed_token.weight": torch.ones(12, 50)}, told)
+    save_weights(weights, {**wide.state_dict(), "embed_token.weight": torch.ones(12, 47)}, told)
     again, _ = load_network(weights, config=told)
     assert (again.embed_token.weight == 1).all()
     with pytest.raises(ValueError, match="embed_token.weight"):

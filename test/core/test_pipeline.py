@@ -155,25 +155,52 @@ def test_normals_that_are_given_are_used_and_broken_ones_count_as_unknown(aligne
         assert not np.array_equal(a.T_m, c.T_m)
 
 
-def test_hints_reach_the_network_and_wrong_ones_are_named(library, images, tmp_path):
-    torch.manual_seed(0)
+def small_network(path, seed, hints):
+    """A weights file of a small network with random weights."""
+    torch.manual_seed(seed)
     sizes = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
-    model = ModelConfig(InputConfig(hints=True), NetworkConfig(50, 26, **sizes))
-    save_weights(tmp_path / "w.safetensors", MultiSparcNet(model.network).state_dict(), model)
-    aligner = Aligner.load(tmp_path / "w.safetensors", library, device="cpu")
+    channels = (47, 32) if hints else (45, 26)
+    model = ModelConfig(InputConfig(hints=hints), NetworkConfig(*channels, **sizes))
+    save_weights(path, MultiSparcNet(model.network).state_dict(), model)
+    return path
+
+
+def test_hints_reach_the_network_and_wrong_ones_are_named(library, images, tmp_path):
+    aligner = Aligner.load(small_network(tmp_path / "w.safetensors", 0, True), library, device="cpu")
     image = images[0]
     shape = image.depth_m.shape
-    zero = np.zeros(shape, np.float32)
-    fronts = np.broadcast_to(np.float32([0, 0, 1]), (*shape, 3))
-    without, told = (
-        align(aligner, image, hints=hints) for hints in (None, PixelHints(fronts, zero, zero + 0.1))
+    ones = np.ones(shape, np.float32)
+    turned = [dataclasses.replace(d, azimuth=(0.5, 0.1, 0.2, 0, 0, 1)) for d in image.detections]
+    without, told, with_azimuth = (
+        align(aligner, image, **given)
+        for given in ({}, {"hints": PixelHints(ones, 0.1 * ones)}, {"detections": turned})
     )
-    for a, b in zip(without.objects, told.objects, strict=True):
-        assert (a.T_m != b.T_m).any()
+    for a, b, c in zip(without.objects, told.objects, with_azimuth.objects, strict=True):
+        assert (a.T_m != b.T_m).any() and (a.T_m != c.T_m).any() and (b.T_m != c.T_m).any()
     with pytest.raises(ValueError, match=r"hints.object_share must be \(480, 640\) float, got \(4, 4\)"):
-        align(aligner, image, hints=PixelHints(fronts, zero[:4, :4], zero))
-    with pytest.raises(ValueError, match=r"hints.fronts_cam must be \(480, 640, 3\) float, got .* int64"):
-        align(aligner, image, hints=PixelHints(fronts.astype(int), zero, zero))
+        align(aligner, image, hints=PixelHints(ones[:4, :4], ones))
+    with pytest.raises(ValueError, match=r"hints.depth_sigma_log must be \(480, 640\) float, got .* int64"):
+        align(aligner, image, hints=PixelHints(ones, ones.astype(int)))
+
+
+def test_predicted_depth_with_hints_has_a_network_of_its_own(library, images, tmp_path):
+    base, hinted = (small_network(tmp_path / f"{n}.safetensors", n, n == 1) for n in (0, 1))
+    both, first, second = (Aligner.load(path, library, device="cpu") for path in (base, base, hinted))
+    assert both.hinted is None  # weights that are named serve for everything
+    both.take_hinted(hinted)
+    image = images[0]
+    ones = np.ones(image.depth_m.shape, np.float32)
+    hints = PixelHints(ones, 0.1 * ones)
+
+    def places(aligner, **given):
+        return np.stack([found.T_m for found in align(aligner, image, **given).objects])
+
+    for given, alone in (
+        ({}, first), ({"hints": hints}, first), ({"depth_predicted": True}, first),
+        ({"hints": hints, "depth_predicted": True}, second),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(places(both, **given), places(alone, **given))
+    assert Aligner.load(None, library, device="cpu").hinted is not None
 
 
 def test_a_scale_of_predicted_depth_is_doubted_and_of_a_sensors_believed(library):

@@ -9,13 +9,12 @@ import pytest
 import torch
 from builders import furniture
 from safetensors.torch import save_file
-from scipy.spatial.transform import Rotation
 from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.feature_extraction import create_feature_extractor
 from typer.testing import CliRunner
 
-from sparc_core.evaluation.perception import BoxFigures, DepthFigures, FrontFigures
+from sparc_core.evaluation.perception import BoxFigures, DepthFigures
 from sparc_core.perception import device_fallback
 from sparc_core.perception.depth_net import (
     DepthNet,
@@ -31,7 +30,7 @@ from sparc_core.synth.pictures import PictureConfig
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, one_cycle
 from sparc_core.training.predictors import DepthTraining, DetectorTraining, make_trainer
 from sparc_core.training.retrieval import RetrievalTraining, make_retrieval_trainer
-from sparc_core.types import Camera, Detection, PixelHints
+from sparc_core.types import Camera, Detection
 
 DEPTH = DepthNetConfig(64, 48, channels=(8, 8, 8))
 DETECTOR = MaskRcnnConfig(
@@ -205,29 +204,21 @@ def test_box_figures_by_hand():
     assert nothing.summary() == {"box_ap50": 0.0, "box_ap": 0.0}
 
 
-def test_fronts_by_hand(folder):
-    picture = PictureFolder(folder).read(0)
-    half = np.zeros((48, 64), np.uint8)
-    half[:, :32], half[:, 32:48] = 1, 2
-    straight, turned = (
-        Rotation.from_euler("y", angle, degrees=True).as_matrix().tolist() for angle in (0, 30)
-    )
-    item = picture.objects[0]
-    shown = dataclasses.replace(picture, object=half, objects=(
-        dataclasses.replace(item, number=0, R=straight, symmetry="c2"),
-        dataclasses.replace(item, number=1, R=turned, symmetry="none"),
-    ))  # fmt: skip
-    fronts = np.zeros((48, 64, 3), np.float32)
-    fronts[:, :32, 2] = -0.5  # the first, from behind, which is the same
-    fronts[:, :16, 0], fronts[:, 16:32, 0] = 0.3, -0.3  # in the mean it is right
-    fronts[:, 32:, 2] = 1  # the second, off by 30°
-    share = np.where(np.arange(64) < 32, 0.9, 0.1) * np.ones((48, 1))
-    figures = FrontFigures()
-    assert figures.summary() == {}
-    figures.add(PixelHints(fronts, share, share), shown.object, shown.objects)
-    np.testing.assert_allclose(figures.errors_deg, [0, 30], atol=0.01)
-    shares = {"front_20": 0.5, "front_45": 1.0, "object_iou": pytest.approx(32 / 48, abs=1e-4)}
-    assert figures.summary() == shares
+def test_pixels_of_objects_by_hand():
+    figures, shape = DepthFigures(), (4, 8)
+    depth, normals = np.ones(shape), np.broadcast_to([0.0, 0.0, -1.0], (*shape, 3))
+    true, share = np.zeros(shape, bool), np.zeros(shape)
+    true[:, :4], share[:, 2:6] = True, 0.9
+    figures.add(depth, normals, depth, normals, true, share)
+    figures.add(depth, normals, depth, normals, ~true | true, np.ones(shape))
+    figures.add(depth, normals, depth, normals, ~true & true, share)  # nothing to be found: it does not count
+    assert figures.summary()["object_iou"] == pytest.approx((1 / 3 + 1) / 2, abs=1e-4)
+    silent = DepthFigures()
+    silent.add(depth, normals, depth, normals, true)
+    assert "object_iou" not in silent.summary()
+
+
+def test_a_network_that_has_not_been_tried_with_muon_refuses_it():
     with pytest.raises(ValueError, match="optimiser must be adamw for this network, got muon"):
         train = PredictorTrainConfig(optimiser="muon")
         make_retrieval_trainer(RetrievalTraining(train=train), furniture(), "cpu")

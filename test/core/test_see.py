@@ -34,7 +34,7 @@ class PlaneDepth:
         column = np.broadcast_to(np.arange(width, dtype=np.float32), (height, width))
         normals = np.stack((column, 0 * column, -np.ones_like(column)), -1)
         depth = np.full((height, width), 2.0, np.float32)
-        hints = PixelHints(normals / width, column / width, depth / 10)
+        hints = PixelHints(column / width, depth / 10)
         return DepthPrediction(depth, normals, hints=hints)
 
 
@@ -54,7 +54,7 @@ def test_everything_predicted():
     np.testing.assert_array_equal(masker.boxes, [BOX.box_xyxy])
     assert (seen.depth_m == 2).all() and seen.depth_predicted and seen.normals_cam[0, 7, 0] == 7
     assert seen.hints.object_share[3, 7] == pytest.approx(7 / 64)
-    assert (seen.hints.depth_sigma_log == pytest.approx(0.2)) and seen.hints.stacked().shape == (48, 64, 5)
+    assert (seen.hints.depth_sigma_log == pytest.approx(0.2)) and seen.hints.stacked().shape == (48, 64, 2)
     assert seen.ran == {"detector": "FixedDetector", "depth": "PlaneDepth", "masks": "HalfMasker"}
     assert set(seen.timing_ms) == {"detector", "depth", "masks"} and min(seen.timing_ms.values()) >= 0
 
@@ -113,7 +113,6 @@ def test_predictors_of_depth_see_the_rectified_image_and_answer_for_the_raw_one(
         expected = rectifier_for(lens).points(np.array([[u, v]], float))[0, 0]
         assert abs(seen.normals_cam[v, u, 0] - expected) < 0.51
         assert abs(seen.hints.object_share[v, u] * 64 - expected) < 0.51
-        assert abs(seen.hints.fronts_cam[v, u, 0] * 64 - expected) < 0.51
     assert abs(rectifier_for(lens).points(np.array([[60.0, 24.0]]))[0, 0] - 60) > 1  # it does bend
 
 
