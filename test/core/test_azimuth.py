@@ -189,7 +189,8 @@ def test_losses_by_hand():
 
 
 def test_training_lowers_the_loss_and_goes_on_where_it_stopped(folder):
-    settings = training(train=dataclasses.replace(training().train, steps=40))
+    longer = dataclasses.replace(training().train, steps=150, pictures=16, learning_rate=5e-3)
+    settings = training(train=longer)
     trainer, logs = make_azimuth_trainer(settings, PictureFolder(folder)), []
     trainer.run(logs.append)
     first, last = (np.mean([row["loss"] for row in part]) for part in (logs[:5], logs[-5:]))
