@@ -20,7 +20,7 @@ from sparc_core.evaluation.calibration import fit_calibration, reliability
 from sparc_core.evaluation.mesh_score import average_precision, mesh_ap, surface_f1
 from sparc_core.evaluation.plots import plot_bench, plot_training
 from sparc_core.geometry.pose import Pose
-from sparc_core.pipeline import SHIPPED_WEIGHTS
+from sparc_core.pipeline import SHIPPED_HINTED, SHIPPED_WEIGHTS
 from sparc_core.refine.model import load_network, save_weights
 from sparc_core.scripts.main import app
 from sparc_core.types import AlignedObject, AlignmentResult
@@ -104,6 +104,21 @@ def test_the_command_calibrates_a_weights_file(tmp_path):
     ]
     assert len({*fitted, (1.0, 0.0)}) == 5
     assert model.calibration.none == (1.0, 0.0)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name])
+
+
+def test_a_network_that_reads_hints_is_calibrated_on_pictures(tmp_path):
+    weights = tmp_path / "w.safetensors"
+    shutil.copy(SHIPPED_HINTED, weights)
+    arguments = ["calibrate", str(weights), "--images", "6", "--jobs", "1", "--cad-library", LIBRARY]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    (before, shipped), (after, model) = load_network(SHIPPED_HINTED), load_network(weights)
+    assert model.calibration.predicted not in ((1.0, 0.0), shipped.calibration.predicted)
+    assert (
+        dataclasses.replace(model.calibration, predicted=shipped.calibration.predicted) == shipped.calibration
+    )
     for name, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[name])
 

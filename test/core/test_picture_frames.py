@@ -100,6 +100,47 @@ def test_only_what_is_visible_enough_is_trained_on(folder):
         picture_frames(pictures, furniture(), min_visible=1.1)
 
 
+def test_a_part_of_the_pictures_can_be_trained_on(folder):
+    pictures = PictureFolder(folder)
+    names = [
+        [frame.name for frame in picture_frames(pictures, furniture(), 0.0, part)]
+        for part in ((0.0, 0.5), (0.5, 1.0))
+    ]
+    assert names == [["000000", "000001"], ["000002", "000003"]]
+    with pytest.raises(ValueError, match=r"picture_range must be within \[0, 1\], got \(0.6, 0.5\)"):
+        PictureTuneConfig(picture_range=(0.6, 0.5))
+
+
+class Counts:
+    """Tells every box a number of its own in place of an azimuth."""
+
+    def look(self, image_rgb, camera, detections):
+        assert camera.up_cam is not None
+        return [dataclasses.replace(d, azimuth=(box_number(d.box_xyxy),) * 6) for d in detections]
+
+
+def box_number(box) -> float:
+    return round(sum(box) / 1000, 4)
+
+
+def test_a_batch_holds_the_azimuths_that_were_predicted_of_its_boxes(folder, network, tmp_path):
+    library = furniture()
+    frames = picture_frames(PictureFolder(folder), library, 0.0)
+    store = store_of(folder, tmp_path, network)
+    store.perception.azimuths = Counts()
+    inputs = load_network(SHIPPED_WEIGHTS)[1].inputs
+    told = dataclasses.replace(EXACT, azimuths_missing=0.0)
+    batch = FrameData(frames, library, store, told, inputs).batch(4, torch.Generator().manual_seed(0))
+    valid, found = batch.frame.object_valid, batch.frame.azimuth
+    assert found.shape == (*valid.shape, 6) and valid.sum() > 4
+    expected = [[box_number(box) for box in row] for row in batch.frame.boxes_xyxy.tolist()]
+    np.testing.assert_allclose(found[..., 0][valid], torch.tensor(expected)[valid], atol=1e-3)
+    assert (found[~valid] == 0).all()
+    withheld = dataclasses.replace(EXACT, azimuths_missing=1.0)
+    batch = FrameData(frames, library, store, withheld, inputs).batch(4, torch.Generator().manual_seed(0))
+    assert (batch.frame.azimuth == 0).all()
+
+
 def test_the_channels_are_what_the_network_predicts(folder, network, tmp_path):
     frame = picture_frames(PictureFolder(folder), furniture(), 0.0)[1]
     channels = store_of(folder, tmp_path, network).load(frame)
@@ -213,4 +254,4 @@ def test_a_library_without_the_pictures_models_is_named(folder, tmp_path):
 
 def test_the_example_configuration_is_one():
     settings = from_dict(PictureTuneConfig, load_yaml(EXAMPLE), str(EXAMPLE))
-    assert settings.pictures.depth == "shipped" and settings.picture_share == 0.5
+    assert settings.pictures.depth == "shipped" and settings.picture_share == 1.0

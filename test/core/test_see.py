@@ -59,6 +59,31 @@ def test_everything_predicted():
     assert set(seen.timing_ms) == {"detector", "depth", "masks"} and min(seen.timing_ms.values()) >= 0
 
 
+class QuarterTurns:
+    """Every object is turned by a quarter."""
+
+    def look(self, image_rgb, camera, detections):
+        self.image = image_rgb
+        return [dataclasses.replace(d, azimuth=(0, 1, -1, 0, 1, 0)) for d in detections]
+
+
+def test_azimuths_are_told_where_depth_is_predicted():
+    azimuths = QuarterTurns()
+    everything = Perception(FixedDetector(), PlaneDepth(), azimuths=azimuths)
+    seen = everything.see(IMAGE, CAMERA)
+    assert [d.azimuth for d in seen.detections] == [(0, 1, -1, 0, 1, 0)] and azimuths.image is IMAGE
+    assert seen.ran["azimuths"] == "QuarterTurns" and seen.timing_ms["azimuths"] >= 0
+    sensor = np.full((48, 64), 3.0, np.float32)
+    for found in (
+        everything.see(IMAGE, CAMERA, depth_m=sensor), everything.see(IMAGE, CAMERA, []),
+        Perception(FixedDetector(), azimuths=azimuths).see(IMAGE, CAMERA),
+    ):  # fmt: skip
+        assert all(d.azimuth is None for d in found.detections) and "azimuths" not in found.ran
+    assert Perception.load(PerceptionConfig(depth="shipped")).azimuths is not None
+    for config in (PerceptionConfig(), PerceptionConfig(depth="shipped", azimuths="")):
+        assert Perception.load(config).azimuths is None
+
+
 def test_what_is_given_is_kept():
     sensor = np.full((48, 64), 3.0, np.float32)
     depth = PlaneDepth()
