@@ -6,6 +6,8 @@ away the object is: a network that had to tell fronts pixel by pixel learnt noth
 azimuth θ is the angle about the vertical from facing the camera to where the front (CAD +z) looks
 (`azimuth_rad`). What is predicted are expectations of e^{ikθ}: an object that looks the same after half a
 turn has a second harmonic and no first, and so has one whose front and back cannot be told apart.
+
+The network also judges the category, without being told; a detector's score can be weighed with it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from sparc_core.types import AZIMUTH_ORDERS, CATEGORIES, Camera, Detection
 
 GROWTH = 1.2  # side of the square over the longer side of the box
 PLACE = 12  # numbers of `place_of`
+JUDGEMENT = 3 / 7  # share of the category's probability in a judged score, as an exponent
 SMALLEST_PX = 4.0  # side of a box that is looked at
 
 
@@ -178,7 +181,9 @@ class AzimuthPredictor:
         """From a file of `sparc train-perception azimuth`. Raises ValueError naming the file."""
         return cls(load_predictor(weights, AzimuthNetConfig, AzimuthNet)[0], device)
 
-    def look(self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection]) -> list[Detection]:
+    def look(
+        self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection], judge: bool = False
+    ) -> list[Detection]:
         """See `Azimuths`. Raises ValueError when image and camera differ in size."""
         if image_rgb.shape[:2] != (camera.height, camera.width):
             shape = image_rgb.shape[:2]
@@ -192,14 +197,20 @@ class AzimuthPredictor:
             return list(detections)
         given = torch.from_numpy(boxes[seen]).float()
         category = torch.tensor([self._category(detections[i].category) for i in seen])
-        harmonics = self._harmonics(rectifier.image(image_rgb), pinhole, given, category).tolist()
-        found = dict(zip(seen.tolist(), harmonics, strict=True))
-        return [replace(d, azimuth=tuple(found[i])) if i in found else d for i, d in enumerate(detections)]
+        harmonics, share = self._look(rectifier.image(image_rgb), pinhole, given, category)
+        found = list(detections)
+        for i, azimuth, probability in zip(seen, harmonics.tolist(), share.tolist(), strict=True):
+            score = found[i].score
+            if judge:
+                score = score ** (1 - JUDGEMENT) * probability**JUDGEMENT
+            found[i] = replace(found[i], azimuth=tuple(azimuth), score=score)
+        return found
 
     def _category(self, name: str) -> int:
         return self.config.categories.index(name) if name in self.config.categories else -1
 
-    def _harmonics(self, image, camera: Camera, boxes: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
+    def _look(self, image, camera: Camera, boxes: torch.Tensor, category: torch.Tensor):
+        """Harmonics (B, 6), and the probability (B,) of each box's category; 1 of one that is not known."""
         size, count = self.config.size_px, len(boxes)
         centre, half = square_of(boxes)
         squares = np.stack([
@@ -211,8 +222,10 @@ class AzimuthPredictor:
         flags = flags_of(boxes, centre, half, size_px, size)
         rgb = torch.from_numpy(squares).permute(0, 3, 1, 2).float() / 255
         inputs = (torch.cat((rgb, flags), 1), place_of(boxes, intrinsics, size_px, up), category)
-        found = self.network.run(lambda network, device: network(*(x.to(device) for x in inputs))[0]).cpu()
-        return shortened(found)
+        found = self.network.run(lambda network, device: network(*(x.to(device) for x in inputs)))
+        harmonics, logits = (x.cpu() for x in found)
+        share = logits.softmax(1).gather(1, category.clamp(min=0)[:, None])[:, 0]
+        return shortened(harmonics), torch.where(category >= 0, share, 1.0)
 
 
 def shortened(harmonics: torch.Tensor) -> torch.Tensor:

@@ -48,9 +48,11 @@ class DepthNormals(Protocol):
 class Azimuths(Protocol):
     """Tells which way detected objects are turned."""
 
-    def look(self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection]) -> list[Detection]:
-        """The detections with `azimuth`, but for those whose box cannot be looked at. The camera has the
-        image's size."""
+    def look(
+        self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection], judge: bool = False
+    ) -> list[Detection]:
+        """The detections with `azimuth`, but for those whose box cannot be looked at. judge: scores are
+        weighed with how likely the category is. The camera has the image's size."""
         ...
 
 

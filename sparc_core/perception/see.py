@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparc_core.perception.azimuth_net import JUDGEMENT, AzimuthPredictor
 from sparc_core.perception.interfaces import Azimuths, DepthNormals, DepthPrediction, Detector, Masker
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import Camera, Detection, PixelHints
@@ -27,7 +28,8 @@ class PerceptionConfig:
     for none. depth: "shipped", a file of our weights, "hf:NAME", or "". masks: "sam:FILE" for
     segment-anything, or "": the detector's own, or cut from the depth. min_score: of detections. fill_holes:
     predict the depth that a sensor leaves out. download: fetch models from the Hub. azimuths: "shipped", a
-    file of our weights, or "": which way the objects are turned, where our own network predicts the depth."""
+    file of our weights, or "": which way the objects are turned, where our own network predicts the depth;
+    our own detector's scores are weighed with what it makes of the categories."""
 
     detector: str = ""
     depth: str = ""
@@ -44,6 +46,16 @@ class PerceptionConfig:
             raise ValueError(f"perception masks must be 'sam:FILE' or empty, got {self.masks!r}")
         if self.fill_holes and not self.depth:
             raise ValueError("perception fill_holes needs a depth predictor")
+
+    @property
+    def judges(self) -> bool:
+        """Whether detections are judged by their category."""
+        return bool(self.azimuths) and _is_own(self.detector)
+
+
+def _is_own(name: str) -> bool:
+    """Whether a predictor is a network of ours."""
+    return bool(name) and not name.startswith(("hf:", "coco:"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +83,12 @@ class Perception:
         masker: Masker | None = None,
         fill_holes: bool = False,
         azimuths: Azimuths | None = None,
+        judged_min_score: float | None = None,
     ):
+        """judged_min_score: weigh the detector's scores with what `azimuths` makes of the categories, and
+        leave out what is below."""
         self.detector, self.depth, self.masker, self.fill_holes = detector, depth, masker, fill_holes
-        self.azimuths = azimuths
+        self.azimuths, self.judged_min_score = azimuths, judged_min_score
 
     @classmethod
     def load(cls, config: PerceptionConfig, device="cpu") -> Perception:
@@ -84,6 +99,7 @@ class Perception:
             _load_masker(config, device),
             config.fill_holes,
             _load_azimuths(config, device),
+            config.min_score if config.judges else None,
         )
 
     def see(
@@ -111,6 +127,9 @@ class Perception:
                 raise ValueError("no detections were given, and there is no detector")
             detections = timed("detector", self.detector.detect, image_rgb)
             ran["detector"] = type(self.detector).__name__
+            if self.judged_min_score is not None and len(detections):
+                detections = timed("azimuths", self._judged, image_rgb, camera, detections)
+                ran["azimuths"] = type(self.azimuths).__name__
         depth, normals, hints = depth_m, None, None
         source = "sensor" if depth_m is not None else "none"
         if self.depth is not None and (depth_m is None or self.fill_holes):
@@ -130,10 +149,16 @@ class Perception:
         else:
             ran["masks"] = _masks_without_masker(detections, depth is not None)
         predicted = depth_m is None and depth is not None
-        if self.azimuths is not None and predicted and len(detections):
+        if self.azimuths is not None and predicted and len(detections) and "azimuths" not in ran:
             detections = timed("azimuths", self.azimuths.look, image_rgb, camera, detections)
             ran["azimuths"] = type(self.azimuths).__name__
         return Seen(tuple(detections), depth, normals, predicted, hints, ran, timing)
+
+    def _judged(self, image_rgb: np.ndarray, camera: Camera, detections) -> list[Detection]:
+        """Those of the detections whose judged score is high enough, the best first."""
+        judged = self.azimuths.look(image_rgb, camera, detections, judge=True)
+        kept = [d for d in judged if d.score >= self.judged_min_score]
+        return sorted(kept, key=lambda d: -d.score)
 
     def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """Predictors know pinhole cameras: they see the rectified image. What they say is of raw pixels."""
@@ -187,7 +212,10 @@ def _load_detector(config: PerceptionConfig, device):
     if name.startswith("coco:"):
         return MaskRcnnDetector.load_coco(Path(name.removeprefix("coco:")), device, config.min_score)
     path = WEIGHTS / "detector.safetensors" if name == SHIPPED else Path(name)
-    return MaskRcnnDetector.load(path, device, config.min_score)
+    lowest = config.min_score
+    if config.judges:  # what a category without a doubt can still lift above it
+        lowest **= 1 / (1 - JUDGEMENT)
+    return MaskRcnnDetector.load(path, device, lowest)
 
 
 def _load_depth(config: PerceptionConfig, device):
@@ -205,10 +233,8 @@ def _load_depth(config: PerceptionConfig, device):
 
 
 def _load_azimuths(config: PerceptionConfig, device):
-    if not config.azimuths or not config.depth or config.depth.startswith("hf:"):
+    if not config.azimuths or not (_is_own(config.depth) or _is_own(config.detector)):
         return None
-    from sparc_core.perception.azimuth_net import AzimuthPredictor
-
     name = config.azimuths
     return AzimuthPredictor.load(WEIGHTS / "azimuth.safetensors" if name == SHIPPED else Path(name), device)
 

@@ -38,7 +38,7 @@ from sparc_core.training.azimuth import (
     targets,
 )
 from sparc_core.training.predictor_trainer import PredictorTrainConfig
-from sparc_core.types import Camera, Detection
+from sparc_core.types import CATEGORIES, Camera, Detection
 
 NET = AzimuthNetConfig(32, channels=(4, 4, 8, 8), features=8)
 UP = torch.tensor([0.1, -0.9, -0.42426407])
@@ -282,6 +282,15 @@ def test_the_command_trains_and_the_predictor_looks_at_pictures_of_any_camera(fo
             pairs = np.array(d.azimuth).reshape(3, 2)
             assert np.isfinite(pairs).all() and (np.linalg.norm(pairs, axis=1) <= 1 + 1e-5).all()
         assert predictor.look(image, camera, []) == []
+        judged = predictor.look(image, camera, given, judge=True)
+        assert [d.azimuth for d in judged] == [d.azimuth for d in found]
+        assert judged[4].score == 1 and judged[1].score == 1  # not of the nine; not looked at
+        every = [predictor.look(image, camera, [Detection(boxes[0], name)], judge=True)[0].score
+                 for name in CATEGORIES]  # fmt: skip
+        # scores of 1: what is left is the probability of the category, to the power 3/7
+        assert sum(score ** (7 / 3) for score in every) == pytest.approx(1, abs=1e-4)
+        (half,) = predictor.look(image, camera, [Detection(boxes[0], "bed", 0.5)], judge=True)
+        assert half.score == pytest.approx(judged[0].score * 0.5 ** (4 / 7), rel=1e-5)
     with pytest.raises(ValueError, match="the camera is 90×60, the image 10×10"):
         predictor.look(np.zeros((10, 10, 3), np.uint8), camera, given)
 

@@ -62,9 +62,11 @@ def test_everything_predicted():
 class QuarterTurns:
     """Every object is turned by a quarter."""
 
-    def look(self, image_rgb, camera, detections):
+    def look(self, image_rgb, camera, detections, judge=False):
         self.image = image_rgb
-        return [dataclasses.replace(d, azimuth=(0, 1, -1, 0, 1, 0)) for d in detections]
+        worth = {"bed": 1.0, "sofa": 0.5} if judge else {"bed": 1.0, "sofa": 1.0}
+        turned = (0, 1, -1, 0, 1, 0)
+        return [dataclasses.replace(d, azimuth=turned, score=d.score * worth[d.category]) for d in detections]
 
 
 def test_azimuths_are_told_where_depth_is_predicted():
@@ -82,6 +84,27 @@ def test_azimuths_are_told_where_depth_is_predicted():
     assert Perception.load(PerceptionConfig(depth="shipped")).azimuths is not None
     for config in (PerceptionConfig(), PerceptionConfig(depth="shipped", azimuths="")):
         assert Perception.load(config).azimuths is None
+
+
+def test_the_detectors_scores_are_judged_where_that_is_asked_for():
+    class Several:
+        def detect(self, image_rgb):
+            boxes = [(5.0, 6.0, 30.0, 40.0), (1.0, 1.0, 20.0, 20.0), (30.0, 6.0, 60.0, 40.0)]
+            scores, names = (0.9, 0.7, 0.6), ("sofa", "sofa", "bed")
+            return [Detection(*found) for found in zip(boxes, names, scores, strict=True)]
+
+    seen = Perception(Several(), azimuths=QuarterTurns(), judged_min_score=0.4).see(IMAGE, CAMERA)
+    assert [(d.category, d.score) for d in seen.detections] == [("bed", 0.6), ("sofa", 0.45)]
+    assert seen.ran["azimuths"] == "QuarterTurns" and all(d.azimuth for d in seen.detections)
+    given = Perception(azimuths=QuarterTurns(), judged_min_score=0.4).see(IMAGE, CAMERA, [BOX])
+    assert given.detections == (BOX,)  # scores from outside are left alone
+    own = PerceptionConfig("shipped", min_score=0.4)
+    assert own.judges and not PerceptionConfig("shipped", azimuths="").judges
+    assert not PerceptionConfig("coco:x.pth").judges and not PerceptionConfig(depth="shipped").judges
+    perception = Perception.load(own)
+    assert perception.judged_min_score == 0.4 and perception.detector.min_score == pytest.approx(0.4**1.75)
+    plain = Perception.load(dataclasses.replace(own, azimuths=""))
+    assert plain.judged_min_score is None and plain.detector.min_score == 0.4
 
 
 def test_what_is_given_is_kept():
