@@ -61,16 +61,16 @@ def _is_own(name: str) -> bool:
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What the aligner is given. depth_m (H, W) float32 or None; normals_cam (H, W, 3) float32 or None: from
-    the depth; depth_predicted: nothing of the depth was measured; hints: about the objects, of a network that
-    gives them. ran: which predictors did what; timing_ms of each."""
+    the depth; depth_predicted: nothing of the depth was measured. ran: which predictors did what; timing_ms
+    of each. hints: of a depth network that gives them."""
 
     detections: tuple[Detection, ...]
     depth_m: np.ndarray | None
     normals_cam: np.ndarray | None
     depth_predicted: bool
-    hints: PixelHints | None = None
     ran: dict[str, str] = field(default_factory=dict)
     timing_ms: dict[str, float] = field(default_factory=dict)
+    hints: PixelHints | None = None
 
 
 class Perception:
@@ -152,7 +152,7 @@ class Perception:
         if self.azimuths is not None and predicted and len(detections) and "azimuths" not in ran:
             detections = timed("azimuths", self.azimuths.look, image_rgb, camera, detections)
             ran["azimuths"] = type(self.azimuths).__name__
-        return Seen(tuple(detections), depth, normals, predicted, hints, ran, timing)
+        return Seen(tuple(detections), depth, normals, predicted, ran, timing, hints)
 
     def _judged(self, image_rgb: np.ndarray, camera: Camera, detections) -> list[Detection]:
         """Those of the detections whose judged score is high enough, the best first."""

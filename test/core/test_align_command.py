@@ -51,10 +51,19 @@ def recorder(monkeypatch):
     def load(weights=None, cad_library=None, *, device="auto", config=None, retrieval="size"):
         calls.load, calls.retrieval = (weights, cad_library, device, config), retrieval
 
-        def align(image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False):
+        def align(
+            image_rgb,
+            camera,
+            detections,
+            depth_m=None,
+            normals_cam=None,
+            *,
+            depth_predicted=False,
+            hints=None,
+        ):
             calls.align = SimpleNamespace(
                 image_rgb=image_rgb, camera=camera, detections=detections, depth_m=depth_m,
-                normals_cam=normals_cam, depth_predicted=depth_predicted,
+                normals_cam=normals_cam, depth_predicted=depth_predicted, hints=hints,
             )  # fmt: skip
             item = AlignedObject(
                 0, "table", "box", (10.0, 8.0, 50.0, 40.0), np.diag([1.0, -1.0, -1.0]),

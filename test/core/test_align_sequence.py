@@ -66,8 +66,9 @@ def recorder(monkeypatch):
     calls = SimpleNamespace(given=[])
 
     def align(
-        image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False, starts=None
-    ):
+        image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False, hints=None,
+        starts=None,
+    ):  # fmt: skip
         calls.given.append(SimpleNamespace(camera=camera, depth_m=depth_m, starts=starts, rgb=image_rgb))
         objects = []
         for index, detection in enumerate(detections):

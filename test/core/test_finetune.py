@@ -275,6 +275,12 @@ def test_what_took_long_to_compute_is_kept_and_a_broken_file_is_named(dataset, t
         store.load(frame)
 
 
+def _inside(box, shape):
+    """(H, W) bool: pixels whose centres lie in a box."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
+
+
 def test_predicted_depth_comes_from_the_network_and_none_is_none(dataset, tmp_path):
     from sparc_core.perception.see import Perception
     from sparc_core.types import Camera
@@ -299,7 +305,8 @@ def test_predicted_depth_comes_from_the_network_and_none_is_none(dataset, tmp_pa
     assert found.depth_m == pytest.approx(2.5) and (found.normals_cam == [0, 0, -127]).all()
     assert (found.hints[..., 1] == 127).all()  # 2 is cut off
     # flat as the depth is, the mask is what the network knows to be objects
-    np.testing.assert_array_equal(found.cut_masks[0], found.hints[..., 0] > 64)
+    known = found.hints[..., 0] > 64
+    np.testing.assert_array_equal(found.cut_masks[0], known & _inside(frame.targets[0].box_xyxy, known.shape))
     empty = FrameStore(dataset, "none", tmp_path, {}, SIZES).load(frame)
     assert not empty.depth_m.any() and not empty.normals_cam.any() and not empty.has_cut.any()
     assert empty.hints.shape[-1] == HINT_CHANNELS and not empty.hints.any()

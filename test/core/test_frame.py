@@ -14,7 +14,7 @@ from message_stand_ins import camera_info, detection, detections, image  # noqa:
 from sparc_core.perception.interfaces import DepthPrediction  # noqa: E402
 from sparc_core.perception.see import Perception  # noqa: E402
 from sparc_core.pipeline import AlignerConfig  # noqa: E402
-from sparc_core.types import AlignedObject, AlignmentResult, Detection, SkippedDetection  # noqa: E402
+from sparc_core.types import AlignedObject, AlignmentResult, Detection, PixelHints, SkippedDetection  # noqa: E402
 from sparc_ros.frame import CameraPlace, FrameMessages, FrameProcessor, InputError, Topics  # noqa: E402
 from sparc_ros.parameters import NodeParameters  # noqa: E402
 
@@ -30,7 +30,10 @@ class EchoAligner:
         self.config = AlignerConfig()
         self.calls = []
 
-    def align(self, image_rgb, camera, found, depth_m, normals_cam=None, *, depth_predicted, starts=None):
+    def align(
+        self, image_rgb, camera, found, depth_m, normals_cam=None, *, depth_predicted, hints=None, starts=None
+    ):
+        self.hints = hints
         self.calls.append((image_rgb, camera, found, depth_m))
         self.normals_cam, self.depth_predicted, self.starts = normals_cam, depth_predicted, starts
         objects, skipped = [], []
@@ -121,7 +124,8 @@ class Eyes:
         self.looked += 1
         shape = image_rgb.shape[:2]
         normals = np.tile(np.float32([0, 0, -1]), (*shape, 1))
-        return DepthPrediction(np.full(shape, 3.0, np.float32), normals)
+        ones = np.ones(shape, np.float32)
+        return DepthPrediction(3 * ones, normals, hints=PixelHints(ones, 0.1 * ones))
 
 
 def test_the_nodes_own_predictors_take_the_place_of_messages(aligner):
@@ -131,10 +135,10 @@ def test_the_nodes_own_predictors_take_the_place_of_messages(aligner):
     result = processor.process(messages(detections=None, depth=None), CameraPlace())
     assert [(obj.detection, obj.category) for obj in result.objects] == [(1, "chair")]
     assert (aligner.calls[0][3] == 3.0).all() and aligner.depth_predicted
-    assert (aligner.normals_cam[..., 2] == -1).all()
+    assert (aligner.normals_cam[..., 2] == -1).all() and (aligner.hints.object_share == 1).all()
     assert {"see", "see/detector", "see/depth"} <= set(result.timing_ms)
     processor.process(messages(detections=None), CameraPlace())  # with a sensor's depth
-    assert (aligner.calls[1][3] == 2.0).all() and not aligner.depth_predicted
+    assert (aligner.calls[1][3] == 2.0).all() and not aligner.depth_predicted and aligner.hints is None
 
 
 def test_depth_is_predicted_for_detections_from_outside_and_only_where_there_are_any(aligner):

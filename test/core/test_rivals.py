@@ -70,7 +70,10 @@ class KnownMethod:
     def __init__(self, taken_of, aside_m=0.0, skip=False):
         self.taken_of, self.aside_m, self.skip, self.given = taken_of, aside_m, skip, []
 
-    def align(self, image_rgb, camera, detections, depth_m=None, normals_cam=None, *, depth_predicted=False):
+    def align(
+        self, image_rgb, camera, detections, depth_m=None, normals_cam=None, *,
+        depth_predicted=False, hints=None,
+    ):  # fmt: skip
         self.given.append((image_rgb, tuple(detections), depth_m, depth_predicted))
         room = self.taken_of().room
         objects = []

@@ -44,6 +44,7 @@ class StandInAligner:
         normals_cam=None,
         *,
         depth_predicted=False,
+        hints=None,
         starts=None,
     ):
         self.cameras.append(camera)
