@@ -5,26 +5,48 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
 from sparc_core.geometry.camera import bearing_z1
 from sparc_core.geometry.pose import Pose
-from sparc_core.geometry.rotation import start_up, upright_rotation
+from sparc_core.geometry.rotation import level_frame, rotation_y, start_up, upright_rotation
 from sparc_core.perception.samples import Frame, PixelSamples
+from sparc_core.types import AZIMUTH_ORDERS
 
 START_AZIMUTHS_DEG = (0, 90, 180, 270)
 # names of the starts, by the number a row of the search has: the four rotations, then a given pose
 START_NAMES = (*(f"azimuth_{degrees}" for degrees in START_AZIMUTHS_DEG), "track")
 GIVEN_START = len(START_AZIMUTHS_DEG)
 DEFAULT_DEPTH_M = 3.0
+AZIMUTH_STEPS = 72
 
 
 def start_rotations(frame: Frame, objects: int) -> torch.Tensor:
-    """(4, B, N, 3, 3) upright rotations at 0°, 90°, 180° and 270° azimuth; at 0° the front faces the
-    camera."""
+    """(4, B, N, 3, 3) upright rotations at 0°, 90°, 180° and 270° azimuth; at 0° the front faces the camera,
+    or looks where an object's predicted azimuth says it most probably does."""
     up = start_up(frame.up_cam, frame.has_up)
-    azimuths = torch.tensor([math.radians(a) for a in START_AZIMUTHS_DEG], device=up.device)
-    R = upright_rotation(up[None].expand(4, -1, -1), azimuths[:, None].expand(4, len(up)))
-    return R[:, :, None].expand(-1, -1, objects, -1, -1)
+    turns = torch.tensor([math.radians(a) for a in START_AZIMUTHS_DEG], device=up.device)
+    R = upright_rotation(up[None].expand(4, -1, -1), turns[:, None].expand(4, len(up)))
+    R = R[:, :, None].expand(-1, -1, objects, -1, -1)
+    if frame.azimuth is None:
+        return R
+    rays = F.normalize(bearing_z1(_middles(frame), frame.intrinsics), dim=-1)
+    level = level_frame(up[:, None].expand_as(rays), rays)
+    turned = level.transpose(-1, -2) @ rotation_y(likeliest_azimuth(frame.azimuth) + turns[:, None, None])
+    predicted = frame.azimuth.abs().sum(-1) > 0
+    return torch.where(predicted[..., None, None], turned, R)
+
+
+def likeliest_azimuth(azimuth: torch.Tensor) -> torch.Tensor:
+    """(...) the angle in radians to which predicted harmonics (..., 6) fit best, of `AZIMUTH_STEPS`."""
+    steps = torch.arange(AZIMUTH_STEPS, device=azimuth.device) * (2 * math.pi / AZIMUTH_STEPS)
+    phase = steps[:, None] * torch.tensor(AZIMUTH_ORDERS, device=azimuth.device)
+    waves = torch.stack((phase.cos(), phase.sin()), -1).flatten(1)
+    return steps[(azimuth @ waves.T).argmax(-1)]
+
+
+def _middles(frame: Frame) -> torch.Tensor:
+    return (frame.boxes_xyxy[..., :2] + frame.boxes_xyxy[..., 2:]) / 2
 
 
 def start_translation(frame: Frame, box_samples: PixelSamples, extents_m: torch.Tensor) -> torch.Tensor:

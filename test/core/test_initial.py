@@ -6,9 +6,10 @@ import math
 import numpy as np
 import torch
 
-from sparc_core.geometry.rotation import rotation_angle_rad
+from sparc_core.geometry.rotation import azimuth_rad, level_frame, rotation_angle_rad
 from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.refine.initial import (
+    AZIMUTH_STEPS,
     DEFAULT_DEPTH_M,
     START_AZIMUTHS_DEG,
     start_poses,
@@ -119,3 +120,28 @@ def test_start_poses_have_the_given_extents_and_one_position():
     assert poses.shape == (4, 1, 1)
     assert torch.equal(poses.S, EXTENTS.expand(4, 1, 1, 3))
     np.testing.assert_allclose(poses.T, np.broadcast_to(expected(2.3), (4, 1, 1, 3)), atol=1e-5)
+
+
+def test_starts_begin_where_the_predicted_azimuth_says():
+    up = torch.nn.functional.normalize(torch.tensor([[0.1, -0.9, -0.3]]), dim=-1)
+    boxes = torch.tensor(
+        [[[100.0, 80.0, 180.0, 200.0], [400.0, 100.0, 500.0, 200.0], [300.0, 200.0, 340.0, 280.0]]]
+    )
+    frame = dataclasses.replace(FRAME, up_cam=up, boxes_xyxy=boxes)
+    theta = 0.7
+    sure = [f(k * theta) for k in (1, 2, 4) for f in (math.cos, math.sin)]
+    either = [0.0, 0.0, *sure[2:]]  # the front may be the back
+    told = dataclasses.replace(frame, azimuth=torch.tensor([[sure, either, [0.0] * 6]]))
+    R, plain = start_rotations(told, 3), start_rotations(frame, 3)
+    assert torch.equal(R[:, :, 2], plain[:, :, 2])  # nothing was predicted
+    for n in (0, 1):
+        ray = torch.nn.functional.normalize(torch.tensor(
+            [*((boxes[0, n, :2] + boxes[0, n, 2:]) / 2 - frame.intrinsics[0, 2:]) / frame.intrinsics[0, :2], 1.0]
+        ), dim=-1)  # fmt: skip
+        found = azimuth_rad(R[:, 0, n], level_frame(up[0], ray)).numpy()
+        turns = np.angle(np.exp(1j * (found - theta - np.radians(START_AZIMUTHS_DEG))))
+        if n == 1:
+            turns = np.angle(np.exp(2j * turns)) / 2
+        np.testing.assert_allclose(turns, 0, atol=np.pi / AZIMUTH_STEPS + 1e-4)
+        np.testing.assert_allclose(R[:, 0, n, :, 1], up.expand(4, 3), atol=1e-6)
+        np.testing.assert_allclose(torch.linalg.det(R[:, 0, n]), 1, atol=1e-5)
