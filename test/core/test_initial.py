@@ -124,9 +124,8 @@ def test_start_poses_have_the_given_extents_and_one_position():
 
 def test_starts_begin_where_the_predicted_azimuth_says():
     up = torch.nn.functional.normalize(torch.tensor([[0.1, -0.9, -0.3]]), dim=-1)
-    boxes = torch.tensor(
-        [[[100.0, 80.0, 180.0, 200.0], [400.0, 100.0, 500.0, 200.0], [300.0, 200.0, 340.0, 280.0]]]
-    )
+    corners = [100.0, 80, 180, 200], [400.0, 100, 500, 200], [300.0, 200, 340, 280]
+    boxes = torch.tensor([corners])
     frame = dataclasses.replace(FRAME, up_cam=up, boxes_xyxy=boxes)
     theta = 0.7
     sure = [f(k * theta) for k in (1, 2, 4) for f in (math.cos, math.sin)]
@@ -135,9 +134,10 @@ def test_starts_begin_where_the_predicted_azimuth_says():
     R, plain = start_rotations(told, 3), start_rotations(frame, 3)
     assert torch.equal(R[:, :, 2], plain[:, :, 2])  # nothing was predicted
     for n in (0, 1):
-        ray = torch.nn.functional.normalize(torch.tensor(
-            [*((boxes[0, n, :2] + boxes[0, n, 2:]) / 2 - frame.intrinsics[0, 2:]) / frame.intrinsics[0, :2], 1.0]
-        ), dim=-1)  # fmt: skip
+        fx, fy, cx, cy = frame.intrinsics[0].tolist()
+        x0, y0, x1, y1 = corners[n]
+        ray = torch.tensor([((x0 + x1) / 2 - cx) / fx, ((y0 + y1) / 2 - cy) / fy, 1.0])
+        ray = ray / ray.norm()
         found = azimuth_rad(R[:, 0, n], level_frame(up[0], ray)).numpy()
         turns = np.angle(np.exp(1j * (found - theta - np.radians(START_AZIMUTHS_DEG))))
         if n == 1:
