@@ -52,7 +52,7 @@ class AlignerConfig:
     is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
     estimate_gravity: find the up direction in the depth image when the camera does not tell it. depth_masks:
     cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to the depth at
-    the end. max_rows: how many rows (blocks × candidates × starts) go through the network at once, bounding
+    the end, but for those of a network that reads the hints which came with it. max_rows: how many rows (blocks × candidates × starts) go through the network at once, bounding
     memory. retrieved: CAD models tried that a retrieval finds most alike, in place of max_candidates;
     retrieval_weight: what a likeness of 1 counts beside σ's logit when they are compared. seed: of the pixel
     and point sampling: the same input gives the same answer.
@@ -237,7 +237,9 @@ class Aligner:
         batch = build_search(prepared, self.cad, model_config.n_mul, self.config, self.cad_library, starts)
         search = Search(network, model_config, self.cad, batch, self.config, clock, prepared.depth_source)
         found = search.run()
-        if self.config.depth_fit and prepared.depth_source != "none":
+        # who has learnt from the very depth network that gave the hints knows better how far to believe it
+        knows = model_config.inputs.hints and prepared.channels.hints is not None
+        if self.config.depth_fit and prepared.depth_source != "none" and not knows:
             depth = SENSOR if prepared.depth_source == "sensor" else PREDICTED
             found = clock.measure(
                 "fit", fit_search_results, found, prepared, self.cad, depth, self.config.seed

@@ -5,8 +5,7 @@ object so that the lifted pixels of its mask lie on its CAD surface and the proj
 inside the detected box, while the network's pose and the expected extents hold on to what neither of
 them shows (the extent away from the camera, say). Residuals are robust: pixels of other things in the
 mask lose their weight. Where depth was predicted, its scale and shift are wrong for the whole image;
-they are solved for together with all objects, whose sizes and boxes say how far away they are, and
-with a scale of its own for every object, as a network's guess is wrong for each in another way.
+they are solved for together with all objects, whose sizes and boxes say how far away they are.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ MODEL_ERROR_M = 0.02  # distances at which a CAD surface can be off the real one
 BOX_ERROR = 0.03  # standard deviation of a detected box's side, as a share of the box
 SIZE_SIGMAS = 3.0  # deviation from the expected extents at which these have lost most of their say
 MAD_TO_SIGMA = 1.4826  # standard deviation of a normal distribution from its median absolute value
-PARAMETERS = 10  # of an object: turn 3, shift 3, log extents 3, log scale of its depth
 LARGEST_STEP = 0.3  # of a parameter in one iteration: radians, mean extents, log extents
 
 
@@ -43,8 +41,7 @@ class DepthModel:
     """What is believed about a depth image and about the network's poses from it, as standard deviations.
 
     noise: (constant, square), of a pixel: constant + square · (z − 0.4 m)², plus relative · z. scale (as a
-    share) and shift_m: of the whole image's depth, 0 where depth is metric; own_scale: of the depth on one
-    object, beside that. tilt_rad, turn_rad (about the
+    share) and shift_m: of the whole image's depth, 0 where depth is metric. tilt_rad, turn_rad (about the
     object's vertical), move_m and move_share (of the distance): of the network's pose; extents_log of its
     extents. size_log, axis_log: of the expected extents, as a whole and by axis; 0 leaves them out.
     independent: neighbouring pixels share their errors, so at most this many of an object count.
@@ -54,7 +51,6 @@ class DepthModel:
     relative: float
     scale: float
     shift_m: float
-    own_scale: float
     tilt_rad: float
     turn_rad: float
     move_m: float
@@ -69,12 +65,12 @@ class DepthModel:
 TILT = math.radians(1.2)
 # axial noise of structured light after Nguyen et al. (2012), rounded up for time of flight and stereo
 SENSOR = DepthModel(
-    noise=(0.006, 0.0025), relative=0.0, scale=0.0, shift_m=0.0, own_scale=0.0, tilt_rad=TILT,
+    noise=(0.006, 0.0025), relative=0.0, scale=0.0, shift_m=0.0, tilt_rad=TILT,
     turn_rad=math.radians(2.5), move_m=0.04, move_share=0.0, extents_log=0.07, size_log=0.15, axis_log=0.05,
     independent=200.0, iterations=3,
 )  # fmt: skip
 PREDICTED = DepthModel(
-    noise=(0.01, 0.0), relative=0.02, scale=0.06, shift_m=0.05, own_scale=0.0, tilt_rad=TILT,
+    noise=(0.01, 0.0), relative=0.02, scale=0.06, shift_m=0.05, tilt_rad=TILT,
     turn_rad=math.radians(3), move_m=0.05, move_share=0.15, extents_log=0.3, size_log=0.09, axis_log=0.05,
     independent=15.0, iterations=5,
 )  # fmt: skip
@@ -169,17 +165,14 @@ def fit_to_depth(
     obeyed. Objects whose observed points have no weight come back unchanged.
     """
     bound = _scale_projection(scale_mode, pose.S)
-    current = pose
-    moved = torch.zeros(*pose.shape, PARAMETERS, dtype=pose.T.dtype, device=pose.T.device)
+    current, moved = pose, torch.zeros(*pose.shape, 9, dtype=pose.T.dtype, device=pose.T.device)
     common = torch.zeros(2, dtype=pose.T.dtype, device=pose.T.device)  # log scale and shift of the depth
     trust = torch.tensor([depth.scale, depth.shift_m]).to(common).clamp(min=1e-6) ** -2
     for _ in range(depth.iterations):
         y = surface * current.S[:, None]
         normals = current.normals_in_object_axes(surface_normals)
         H, g = _prior_terms(current, moved, expected_m, bound, depth)
-        by_depth, by_common, weight, residual = _depth_terms(
-            current, observed, y, normals, common, moved[:, -1:], depth
-        )
+        by_depth, by_common, weight, residual = _depth_terms(current, observed, y, normals, common, depth)
         by_box, box_weight, box_residual = _box_terms(current, y, boxes_xyxy, intrinsics, size_px)
         by_depth, by_box = _bind(by_depth, bound), _bind(by_box, bound)
         weighted = (by_depth * weight[..., None]).transpose(1, 2)
@@ -198,9 +191,9 @@ def fit_to_depth(
 
 
 def _solve(H, g, coupling, common_H, common_g):
-    """The step (D, P) of every object's parameters and (2,) of what they share, by the Schur complement.
+    """The step (D, 9) of every object and (2,) of what they share, by the Schur complement.
 
-    H (D, P, P), g (D, P); coupling (D, P, 2); common_H (2, 2), common_g (2,).
+    H (D, 9, 9), g (D, 9); coupling (D, 9, 2); common_H (2, 2), common_g (2,).
     """
     inner = torch.linalg.solve(H, torch.cat((g[..., None], coupling), -1))
     across = coupling.transpose(1, 2)
@@ -211,12 +204,11 @@ def _solve(H, g, coupling, common_H, common_g):
 
 
 def _stepped(pose: Pose, step: torch.Tensor) -> Pose:
-    """The pose after a (D, `PARAMETERS`) step: a rotation vector and a shift in mean extents along the
-    object's axes, and log factors of the extents; the last, the log factor of the object's depth, is no part
-    of the pose."""
+    """The pose after a (D, 9) step: a rotation vector and a shift in mean extents along the object's
+    axes, and log factors of the extents."""
     turn = quaternion_to_matrix(torch.cat((torch.ones_like(step[..., :1]), step[..., :3] / 2), -1))
     shift = (pose.R @ (step[..., 3:6] * pose.mean_extent)[..., None])[..., 0]
-    return Pose(pose.R @ turn, pose.T + shift, pose.S * step[..., 6:9].exp())
+    return Pose(pose.R @ turn, pose.T + shift, pose.S * step[..., 6:].exp())
 
 
 def _scale_projection(scale_mode: torch.Tensor, S: torch.Tensor) -> torch.Tensor:
@@ -226,18 +218,17 @@ def _scale_projection(scale_mode: torch.Tensor, S: torch.Tensor) -> torch.Tensor
 
 
 def _bind(jacobian: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
-    """A Jacobian (D, K, `PARAMETERS`) by what the scale mode leaves."""
-    return torch.cat((jacobian[..., :6], jacobian[..., 6:9] @ bound, jacobian[..., 9:]), -1)
+    """A Jacobian (D, K, 9) by what the scale mode leaves."""
+    return torch.cat((jacobian[..., :6], jacobian[..., 6:] @ bound), -1)
 
 
 def _prior_terms(pose: Pose, moved: torch.Tensor, expected_m: torch.Tensor, bound, depth: DepthModel):
-    """H (D, P, P) and g (D, P) of what is believed without looking: the network's pose, from which the
-    object has moved (D, P) so far, the expected extents, and the object's depth."""
+    """H (D, 9, 9) and g (D, 9) of what is believed without looking: the network's pose, from which the
+    object has moved (D, 9) so far, and the expected extents."""
     sigma = torch.full_like(moved, depth.tilt_rad)
     sigma[..., 1] = depth.turn_rad
     move_m = depth.move_m + depth.move_share * pose.T.norm(dim=-1, keepdim=True)
-    sigma[..., 3:6], sigma[..., 6:9] = move_m / pose.mean_extent, depth.extents_log
-    sigma[..., 9] = max(depth.own_scale, 1e-6)
+    sigma[..., 3:6], sigma[..., 6:] = move_m / pose.mean_extent, depth.extents_log
     weight = sigma**-2
     H, g = torch.diag_embed(weight), weight * moved
     if depth.size_log > 0:
@@ -247,21 +238,19 @@ def _prior_terms(pose: Pose, moved: torch.Tensor, expected_m: torch.Tensor, boun
         pull = believed @ off
         # a CAD model of quite another size than the object says nothing about it
         trust = _geman_mcclure((off.transpose(1, 2) @ pull)[..., 0].clamp(min=0).sqrt() / SIZE_SIGMAS)
-        H[..., 6:9, 6:9] += trust[..., None] * believed
-        g[..., 6:9] += trust * pull[..., 0]
+        H[..., 6:, 6:] += trust[..., None] * believed
+        g[..., 6:] += trust * pull[..., 0]
     return H, g
 
 
-def _depth_terms(pose: Pose, observed: DepthPoints, y, normals, common, own, depth: DepthModel):
-    """Point-to-plane distances: Jacobians (D, K, P) and by what is shared (D, K, 2), weights (D, K) and
-    residuals (D, K) in metres. common (2,): log scale and shift of the image's depth; own (D, 1): log scale
-    of the object's.
+def _depth_terms(pose: Pose, observed: DepthPoints, y, normals, common, depth: DepthModel):
+    """Point-to-plane distances: Jacobians (D, K, 9) and by what is shared (D, K, 2), weights (D, K) and
+    residuals (D, K) in metres.
 
     y, normals (D, P, 3): the CAD surface at true size along the object's axes. Closest points are
     searched among points and normals together, so that a table's top is not taken for its underside.
     """
-    scaled = observed.depth_m * (common[0] + own).exp()
-    z = scaled + common[1]
+    z = observed.depth_m * common[0].exp() + common[1]
     p = (observed.rays * z[..., None] - pose.T[:, None]) @ pose.R
     n_seen = pose.rotate_normals_to_object(observed.normals_cam)
     closest = closest_index(
@@ -278,16 +267,14 @@ def _depth_terms(pose: Pose, observed: DepthPoints, y, normals, common, own, dep
     sigma = torch.maximum(sigma, MAD_TO_SIGMA * unexplained)
     weight = robust * shared / sigma.square()
     # a turn by ω moves p by p × ω, a shift by −dδ, and growth by σ moves the surface by y ∘ σ
+    jacobian = torch.cat((torch.linalg.cross(n, p), -n * pose.mean_extent[:, None], -n * y), -1)
     along = (n * (observed.rays @ pose.R)).sum(-1)
-    by_common = torch.stack((along * scaled, along), -1)
-    jacobian = torch.cat(
-        (torch.linalg.cross(n, p), -n * pose.mean_extent[:, None], -n * y, by_common[..., :1]), -1
-    )
+    by_common = torch.stack((along * observed.depth_m * common[0].exp(), along), -1)
     return jacobian, by_common, weight, residual
 
 
 def _box_terms(pose: Pose, y: torch.Tensor, boxes_xyxy: torch.Tensor, intrinsics, size_px):
-    """Sides of the projected surface's box against the detected one: Jacobian (D, 4, P), weights (D, 4)
+    """Sides of the projected surface's box against the detected one: Jacobian (D, 4, 9), weights (D, 4)
     and residuals (D, 4) in pixels. A side on the image border says nothing."""
     points = y @ pose.R.transpose(1, 2) + pose.T[:, None]
     points = torch.cat((points[..., :2], points[..., 2:].clamp(min=0.1)), -1)
@@ -302,8 +289,7 @@ def _box_terms(pose: Pose, y: torch.Tensor, boxes_xyxy: torch.Tensor, intrinsics
     gradient = torch.zeros_like(x).scatter(2, along[..., None], (focal / x[..., 2])[..., None])
     gradient[..., 2] = -focal * x.gather(2, along[..., None])[..., 0] / x[..., 2].square()
     g = gradient @ pose.R
-    by_depth = torch.zeros_like(g[..., :1])
-    jacobian = torch.cat((torch.linalg.cross(y, g), g * pose.mean_extent[:, None], g * y, by_depth), -1)
+    jacobian = torch.cat((torch.linalg.cross(y, g), g * pose.mean_extent[:, None], g * y), -1)
     size = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clamp(min=1).repeat(1, 2)
     sigma = BOX_ERROR * size + 1
     limit = torch.cat((torch.full_like(size_px, 2.0), size_px - 3))

@@ -112,8 +112,7 @@ def test_what_no_pose_explains_counts_as_noise(seen):
     def weights(blur_m):
         noise = blur_m * torch.randn(exact.depth_m.shape, generator=torch.Generator().manual_seed(0))
         seen_so = dataclasses.replace(exact, depth_m=exact.depth_m + noise)
-        own = torch.zeros(len(models), 1)
-        return depth_fit._depth_terms(truth, seen_so, y, normals, torch.zeros(2), own, SENSOR)[2].sum(-1)
+        return depth_fit._depth_terms(truth, seen_so, y, normals, torch.zeros(2), SENSOR)[2].sum(-1)
 
     near = exact.depth_m.median(-1).values < 3  # farther away a sensor's own noise is as large
     assert (weights(0.1)[near] < 0.3 * weights(0.0)[near]).all()
@@ -160,29 +159,10 @@ def test_a_wrong_scale_of_predicted_depth_is_found_from_the_sizes_of_all_objects
         assert float(doubting.scale.median()) < 0.6 * float(before.scale.median())
 
 
-def test_depth_that_is_wrong_for_one_object_alone_is_corrected_by_its_own_scale(seen):
-    truth, exact = seen[2], seen[3]
-    factor = torch.ones(len(truth.T))
-    factor[::3], factor[1::3] = 1.15, 0.87  # one third is right
-    wrong = dataclasses.replace(exact, depth_m=factor[:, None] * exact.depth_m)
-    start = Pose(truth.R, truth.T * factor[:, None], truth.S * factor[:, None])
-    before = errors(start, truth)
-    shared, each = (
-        errors(fitted(seen, start, wrong, depth=dataclasses.replace(PREDICTED, own_scale=own)), truth)
-        for own in (0.0, 0.15)
-    )
-    off = factor != 1
-    # the pose of the network and the depth are wrong alike: sizes and boxes pull against both
-    assert float(each.translation_m[off].median()) < 0.6 * float(before.translation_m[off].median())
-    assert float(each.translation_m[off].median()) < 0.8 * float(shared.translation_m[off].median())
-    assert float(each.translation_m[~off].median()) < 0.1
-
-
 def derivative(function, pose):
-    """Of function(pose after a step, the step's log scale of the depth) by the step, at no step."""
+    """Of function(pose after a step) by the step, at no step."""
     return torch.autograd.functional.jacobian(
-        lambda step: function(depth_fit._stepped(pose, step), step[:, 9:]),
-        torch.zeros(1, depth_fit.PARAMETERS, dtype=torch.float64),
+        lambda step: function(depth_fit._stepped(pose, step)), torch.zeros(1, 9, dtype=torch.float64)
     )
 
 
@@ -204,26 +184,25 @@ def test_the_derivative_of_the_distances_is_autograds():
         points / depth[..., None], depth, torch.zeros_like(points), torch.ones(1, 40).double()
     )
 
-    def terms(moved, common, own):
+    def terms(moved, common):
         return depth_fit._depth_terms(
-            moved, observed, cube * moved.S[:, None], moved.normals_in_object_axes(normals), common, own,
-            SENSOR,
-        )  # fmt: skip
+            moved, observed, cube * moved.S[:, None], moved.normals_in_object_axes(normals), common, SENSOR
+        )
 
-    nothing, own = torch.zeros(2, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
-    jacobian, by_common, weight, residual = terms(pose, nothing, own)
+    nothing = torch.zeros(2, dtype=torch.float64)
+    jacobian, by_common, weight, residual = terms(pose, nothing)
     np.testing.assert_allclose(residual, 0, atol=1e-12)
     assert (weight > 0).all()
-    expected = derivative(lambda moved, own: terms(moved, nothing, own)[3][0], pose)[:, 0]
+    expected = derivative(lambda moved: terms(moved, nothing)[3][0], pose)[:, 0]
     np.testing.assert_allclose(jacobian[0], expected, atol=1e-9)
-    expected = torch.autograd.functional.jacobian(lambda common: terms(pose, common, own)[3][0], nothing)
+    expected = torch.autograd.functional.jacobian(lambda common: terms(pose, common)[3][0], nothing)
     np.testing.assert_allclose(by_common[0], expected, atol=1e-9)
 
 
 def test_the_step_solves_all_objects_and_what_they_share_at_once():
     gen = torch.Generator().manual_seed(0)
-    D, P = 3, depth_fit.PARAMETERS
-    jacobian = torch.randn(D, 20, P, generator=gen, dtype=torch.float64)
+    D = 3
+    jacobian = torch.randn(D, 20, 9, generator=gen, dtype=torch.float64)
     shared = torch.randn(D, 20, 2, generator=gen, dtype=torch.float64)
     residual = torch.randn(D, 20, generator=gen, dtype=torch.float64)
     turned = jacobian.transpose(1, 2)
@@ -232,9 +211,9 @@ def test_the_step_solves_all_objects_and_what_they_share_at_once():
         turned @ jacobian, (turned @ residual[..., None])[..., 0], turned @ shared,
         flat.T @ flat, flat.T @ residual.flatten(),
     )  # fmt: skip
-    together = np.concatenate([np.zeros((D * 20, D * P)), flat.numpy()], 1)
+    together = np.concatenate([np.zeros((D * 20, D * 9)), flat.numpy()], 1)
     for d in range(D):
-        together[d * 20 : d * 20 + 20, d * P : d * P + P] = jacobian[d].numpy()
+        together[d * 20 : d * 20 + 20, d * 9 : d * 9 + 9] = jacobian[d].numpy()
     expected = np.linalg.lstsq(together, -residual.flatten().numpy(), rcond=None)[0]
     np.testing.assert_allclose(np.concatenate([step.flatten(), common]), expected, atol=1e-8)
 
@@ -245,7 +224,7 @@ def test_the_derivative_of_the_box_is_autograds():
     cube = torch.rand(1, 40, 3, generator=gen, dtype=torch.float64) - 0.5
     arguments = (boxes, INTRINSICS.double(), SIZE_PX.double())
 
-    def residual(moved, own):
+    def residual(moved):
         return depth_fit._box_terms(moved, cube * moved.S[:, None], *arguments)[2][0]
 
     expected = derivative(residual, pose)[:, 0]
