@@ -52,10 +52,11 @@ class AlignerConfig:
     is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
     estimate_gravity: find the up direction in the depth image when the camera does not tell it. depth_masks:
     cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to the depth at
-    the end, but for those of a network that reads the hints which came with it. max_rows: how many rows (blocks × candidates × starts) go through the network at once, bounding
-    memory. retrieved: CAD models tried that a retrieval finds most alike, in place of max_candidates;
-    retrieval_weight: what a likeness of 1 counts beside σ's logit when they are compared. seed: of the pixel
-    and point sampling: the same input gives the same answer.
+    the end, but for those of a network that reads the hints which came with it. max_rows: how many rows
+    (blocks × candidates × starts) go through the network at once, bounding memory. retrieved: CAD models
+    tried that a retrieval finds most alike, in place of max_candidates; retrieval_weight: what a likeness of
+    1 counts beside σ's logit when they are compared. seed: of the pixel and point sampling: the same input
+    gives the same answer.
 
     Raises ValueError naming the field out of range.
     """
