@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sparc_core.geometry.camera import bearing_z1
-
 
 def ray_rotation(ray: torch.Tensor) -> torch.Tensor:
     """(..., 3) rays with z > 0, of any length -> (..., 3, 3) the smallest rotations that turn the optical
@@ -23,11 +21,6 @@ def ray_rotation(ray: torch.Tensor) -> torch.Tensor:
     k = 1 / (1 + z)
     rows = (1 - x * x * k, -x * y * k, x, -x * y * k, 1 - y * y * k, y, -x, -y, z)
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
-
-
-def box_ray(boxes_xyxy: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
-    """(B, ..., 3) rays with z = 1 through the middles of boxes (B, ..., 4); intrinsics (B, 4)."""
-    return bearing_z1((boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2, intrinsics)
 
 
 def to_allocentric(R_cam: torch.Tensor, ray: torch.Tensor) -> torch.Tensor:

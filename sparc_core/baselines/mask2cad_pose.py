@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sparc_core.baselines.allocentric import box_ray, to_allocentric, to_camera
+from sparc_core.baselines.allocentric import to_allocentric, to_camera
 from sparc_core.baselines.mask2cad import Mask2CadNet, RegionAnswers, box_extent
 from sparc_core.baselines.medoids import nearest_turn, rotation_bins
 from sparc_core.baselines.regions import Regions
-from sparc_core.geometry.camera import bearing_z1
+from sparc_core.geometry.camera import bearing_z1, box_ray
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import matrix_to_quaternion, quaternion_to_matrix
 from sparc_core.types import CATEGORIES

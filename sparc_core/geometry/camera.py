@@ -22,6 +22,17 @@ def bearing_z1(uv_px: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
     return torch.stack((x, y, torch.ones_like(x)), -1)
 
 
+def box_ray(boxes_xyxy: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
+    """(B, ..., 3) rays with z = 1 through the middles of boxes (B, ..., 4); intrinsics (B, 4)."""
+    return bearing_z1((boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2, intrinsics)
+
+
+def cut_sides(boxes_xyxy: torch.Tensor, size_px: torch.Tensor) -> torch.Tensor:
+    """(B, ..., 4) bool: which sides of boxes (B, ..., 4) lie on the border of images of size_px (B, 2)."""
+    size = size_px.view(len(size_px), *[1] * (boxes_xyxy.dim() - 2), 2)
+    return torch.cat((boxes_xyxy[..., :2] <= 2, boxes_xyxy[..., 2:] >= size - 3), -1)
+
+
 def project(points_cam: torch.Tensor, intrinsics: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Project camera points to pixels.
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from sparc_core.cad.tensors import CadPoints
-from sparc_core.geometry.camera import bearing_z1
+from sparc_core.geometry.camera import bearing_z1, box_ray, cut_sides
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import azimuth_rad, level_frame, start_up
 from sparc_core.inputs.compare import box_residual, closest_surface_points
@@ -146,9 +146,7 @@ def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
     direction = pose.T / distance
     has_up = frame.has_up[:, None, None].to(pose.T.dtype).expand(*pose.shape, 1)
     up_object = (frame.up_cam[:, None, None] @ pose.R)[..., 0, :] * has_up
-    limit = torch.cat((torch.full_like(frame.size_px, 2.0), frame.size_px - 3), -1)[:, None]
-    low, high = frame.boxes_xyxy[..., :2], frame.boxes_xyxy[..., 2:]
-    touches = torch.cat((low <= limit[..., :2], high >= limit[..., 2:]), -1).to(pose.T.dtype)
+    touches = cut_sides(frame.boxes_xyxy, frame.size_px).to(pose.T.dtype)
     view_object = (direction[..., None, :] @ pose.R)[..., 0, :]
     return torch.cat((
         pose.S.log(), distance.log(), direction, view_object, up_object, has_up, touches,
@@ -163,7 +161,7 @@ def azimuth_context(frame: Frame, pose: Pose) -> torch.Tensor:
     0 where nothing was predicted."""
     if frame.azimuth is None:
         return pose.T.new_zeros(*pose.shape, AZIMUTH_CHANNELS)
-    rays = bearing_z1((frame.boxes_xyxy[..., :2] + frame.boxes_xyxy[..., 2:]) / 2, frame.intrinsics)
+    rays = box_ray(frame.boxes_xyxy, frame.intrinsics)
     up = start_up(frame.up_cam, frame.has_up)[:, None].expand_as(rays)
     current = azimuth_rad(pose.R, level_frame(up, F.normalize(rays, dim=-1)))
     phase = current[..., None] * torch.tensor(AZIMUTH_ORDERS, device=current.device)

@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sparc_core.geometry.camera import box_ray, cut_sides
 from sparc_core.perception.device_fallback import MovableNetwork
+from sparc_core.perception.interfaces import require_size
 from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import AZIMUTH_ORDERS, CATEGORIES, Camera, Detection
@@ -135,17 +137,9 @@ def place_of(
     of its size as an angle, and which of its sides are cut by the picture's border. boxes (B, 4), intrinsics
     (B, 4), size_px (B, 2), up_cam (B, 3)."""
     low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
-    ray = box_rays(boxes_xyxy, intrinsics)
+    ray = F.normalize(box_ray(boxes_xyxy, intrinsics), dim=-1)
     angle = ((high - low).clamp(min=1) / intrinsics[:, :2]).log()
-    touches = torch.cat((low <= 2, high >= size_px - 3), 1).to(ray.dtype)
-    return torch.cat((up_cam, ray, angle, touches), 1)
-
-
-def box_rays(boxes_xyxy: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
-    """(..., 3) unit directions through the middles of boxes (..., 4); intrinsics (..., 4)."""
-    middle = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2
-    xy = (middle - intrinsics[..., 2:]) / intrinsics[..., :2]
-    return F.normalize(torch.cat((xy, torch.ones_like(xy[..., :1])), -1), dim=-1)
+    return torch.cat((up_cam, ray, angle, cut_sides(boxes_xyxy, size_px).to(ray.dtype)), 1)
 
 
 def cut_square(image_rgb: np.ndarray, centre, half: float, size: int) -> np.ndarray:
@@ -185,9 +179,7 @@ class AzimuthPredictor:
         self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection], judge: bool = False
     ) -> list[Detection]:
         """See `Azimuths`. Raises ValueError when image and camera differ in size."""
-        if image_rgb.shape[:2] != (camera.height, camera.width):
-            shape = image_rgb.shape[:2]
-            raise ValueError(f"the camera is {camera.width}×{camera.height}, the image {shape[1]}×{shape[0]}")
+        require_size(image_rgb, camera)
         rectifier = rectifier_for(camera)
         pinhole = rectifier.camera
         boxes = rectifier.boxes(np.array([d.box_xyxy for d in detections], dtype=np.float64).reshape(-1, 4))

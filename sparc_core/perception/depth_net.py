@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparc_core.perception.device_fallback import MovableNetwork
-from sparc_core.perception.interfaces import DepthPrediction
+from sparc_core.perception.interfaces import DepthPrediction, require_size
 from sparc_core.perception.predictor_file import load_predictor
 from sparc_core.perception.trunk import CHANNELS, ResnetTrunk
 from sparc_core.types import Camera, PixelHints
@@ -199,8 +199,7 @@ class OurDepthNormals:
     def predict(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """See `DepthNormals`. Raises ValueError when image and camera differ in size."""
         height, width = image_rgb.shape[:2]
-        if (camera.width, camera.height) != (width, height):
-            raise ValueError(f"the camera is {camera.width}×{camera.height}, the image {width}×{height}")
+        require_size(image_rgb, camera)
         size = working_size(width, height, self.config)
         small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
         scale = np.array(size) / (width, height)

@@ -62,3 +62,10 @@ class Masker(Protocol):
     def masks(self, image_rgb: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
         """(D, H, W) float32 in [0, 1]: for each of the boxes (D, 4), which pixels are the object's."""
         ...
+
+
+def require_size(image_rgb: np.ndarray, camera: Camera) -> None:
+    """Raises ValueError when image and camera differ in size."""
+    height, width = image_rgb.shape[:2]
+    if (camera.width, camera.height) != (width, height):
+        raise ValueError(f"the camera is {camera.width}×{camera.height}, the image {width}×{height}")

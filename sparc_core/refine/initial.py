@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from sparc_core.geometry.camera import bearing_z1
+from sparc_core.geometry.camera import bearing_z1, box_ray
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import level_frame, rotation_y, start_up, upright_rotation
 from sparc_core.perception.samples import Frame, PixelSamples
@@ -30,7 +30,7 @@ def start_rotations(frame: Frame, objects: int) -> torch.Tensor:
     R = R[:, :, None].expand(-1, -1, objects, -1, -1)
     if frame.azimuth is None:
         return R
-    rays = F.normalize(bearing_z1(_middles(frame), frame.intrinsics), dim=-1)
+    rays = F.normalize(box_ray(frame.boxes_xyxy, frame.intrinsics), dim=-1)
     level = level_frame(up[:, None].expand_as(rays), rays)
     turned = level.transpose(-1, -2) @ rotation_y(likeliest_azimuth(frame.azimuth) + turns[:, None, None])
     predicted = frame.azimuth.abs().sum(-1) > 0
@@ -43,10 +43,6 @@ def likeliest_azimuth(azimuth: torch.Tensor) -> torch.Tensor:
     phase = steps[:, None] * torch.tensor(AZIMUTH_ORDERS, device=azimuth.device)
     waves = torch.stack((phase.cos(), phase.sin()), -1).flatten(1)
     return steps[(azimuth @ waves.T).argmax(-1)]
-
-
-def _middles(frame: Frame) -> torch.Tensor:
-    return (frame.boxes_xyxy[..., :2] + frame.boxes_xyxy[..., 2:]) / 2
 
 
 def start_translation(frame: Frame, box_samples: PixelSamples, extents_m: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sparc_core.geometry.camera import bearing_z1
+from sparc_core.geometry.camera import bearing_z1, cut_sides
 from sparc_core.geometry.rotation import level_frame, start_up
 from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.refine.initial import start_translation
@@ -52,8 +52,7 @@ def region_tokens(
     tokens = torch.cat((samples.rgb, local, normal, samples.mask[..., None], flags, place), -1)
 
     size_m = (high - low).clamp(min=1) * centre[..., 2:] / frame.intrinsics[:, None, :2]
-    limit = torch.cat((torch.full_like(frame.size_px, 2.0), frame.size_px - 3), -1)[:, None]
-    touches = torch.cat((low <= limit[..., :2], high >= limit[..., 2:]), -1).to(local.dtype)
+    touches = cut_sides(frame.boxes_xyxy, frame.size_px).to(local.dtype)
     steep = (R[..., 1, :] * F.normalize(centre, dim=-1)).sum(-1, keepdim=True)
     known = frame.has_up[:, None, None].to(local.dtype).expand_as(steep)
     context = torch.cat((

@@ -168,10 +168,11 @@ def _open_sides(options: _DataOptions, data, device: str) -> dict[str, _Side]:
     predicts = data.depth not in ("sensor", "none")
     perception = None
     if predicts:
-        perception = Perception.load(PerceptionConfig(depth=data.depth, download=options.download), device)
+        seen_by = PerceptionConfig(depth=data.depth, azimuths=data.azimuths, download=options.download)
+        perception = Perception.load(seen_by, device)
     facts = {
         "depth": depth_identity(data.depth),
-        "azimuths": azimuth_identity(),
+        "azimuths": azimuth_identity(data.azimuths),
         "detections": None if options.detections is None else file_digest(options.detections),
         "min_visible": data.min_visible,
         "dataset": dataset.sources,

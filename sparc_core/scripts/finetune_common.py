@@ -23,15 +23,16 @@ def initial_weights(told: RunOptions, init: Path | None) -> tuple:
 
 def depth_identity(depth: str) -> str:
     """What a name of the depth stands for, files by their content."""
+    return _identity(depth, "depth.safetensors")
+
+
+def azimuth_identity(azimuths: str) -> str:
+    """The same of a name of the azimuths."""
+    return _identity(azimuths, "azimuth.safetensors")
+
+
+def _identity(name: str, shipped: str) -> str:
     from sparc_core.evaluation.scan2cad.predict import predictor_identity
     from sparc_core.perception.see import SHIPPED, WEIGHTS
 
-    return predictor_identity(str(WEIGHTS / "depth.safetensors") if depth == SHIPPED else depth)
-
-
-def azimuth_identity() -> str:
-    """Of the shipped azimuth network, by its content."""
-    from sparc_core.evaluation.scan2cad.predict import predictor_identity
-    from sparc_core.perception.see import WEIGHTS
-
-    return predictor_identity(str(WEIGHTS / "azimuth.safetensors"))
+    return predictor_identity(str(WEIGHTS / shipped) if name == SHIPPED else name)

@@ -115,10 +115,11 @@ class _Side:
         images = PictureImages(found)
         sizes = {c: float((library.median_extents_m(c) ** 2).sum() ** 0.5) for c in library.categories}
         predicts = data.depth != "none"
-        perception = Perception.load(PerceptionConfig(depth=data.depth), device) if predicts else None
+        seen_by = PerceptionConfig(depth=data.depth, azimuths=data.azimuths)
+        perception = Perception.load(seen_by, device) if predicts else None
         facts = {
-            "depth": depth_identity(data.depth), "azimuths": azimuth_identity(), "pictures": images.digest,
-            "min_visible": data.min_visible,
+            "depth": depth_identity(data.depth), "azimuths": azimuth_identity(data.azimuths),
+            "pictures": images.digest, "min_visible": data.min_visible,
         }  # fmt: skip
         place = (cache or folder) / "channels"
         store = FrameStore(images, "predicted" if predicts else "none", place, facts, sizes, perception)

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from sparc_core.cad.symmetry import SYMMETRY_ORDERS
+from sparc_core.geometry.camera import box_ray
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
 from sparc_core.perception.azimuth_net import (
     GROWTH,
     AzimuthNet,
     AzimuthNetConfig,
-    box_rays,
     cut_square,
     flags_of,
     place_of,
@@ -162,7 +162,7 @@ class AzimuthBatches:
 
 def targets(table: BoxTable, index: torch.Tensor, boxes_xyxy: torch.Tensor):
     """Harmonics (B, 6) of the true azimuths and which of them are known (B, 3)."""
-    rays = box_rays(boxes_xyxy, table.intrinsics[index])
+    rays = F.normalize(box_ray(boxes_xyxy, table.intrinsics[index]), dim=-1)
     theta = azimuth_rad(table.R[index], level_frame(table.up_cam[index], rays))
     orders = torch.tensor(AZIMUTH_ORDERS)
     phase = theta[:, None] * orders

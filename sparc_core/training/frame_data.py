@@ -34,6 +34,7 @@ _OWN, _CUT, _MISSING = range(3)
 @dataclass(frozen=True)
 class FrameDataConfig:
     """depth: "sensor", "none", or a depth network as in `PerceptionConfig` ("shipped", a file, "hf:NAME").
+    azimuths: which azimuth network is asked where one of ours predicts the depth ("shipped", a file, "").
     detections: N, objects looked at per image. min_visible: share of an object's pixels at which the sensor
     sees it, for it to be trained on. box_jitter: of true boxes, as a share of their size. masks_own,
     masks_cut, masks_missing: shares of masks as annotated or detected, cut from the depth, and withheld.
@@ -45,6 +46,7 @@ class FrameDataConfig:
     """
 
     depth: str = "sensor"
+    azimuths: str = "shipped"
     detections: int = 5
     min_visible: float = 0.5
     box_jitter: float = 0.05

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from sparc_core.baselines.allocentric import box_ray, to_allocentric
+from sparc_core.baselines.allocentric import to_allocentric
 from sparc_core.baselines.mask2cad import Mask2CadConfig, Mask2CadNet
 from sparc_core.baselines.mask2cad_loss import Mask2CadLossConfig, contrastive_loss, pose_losses
 from sparc_core.baselines.mask2cad_pose import RegionBoxes, fit_statistics, pose_targets
 from sparc_core.baselines.view_set import ViewSet
 from sparc_core.cad.library import CadLibrary
+from sparc_core.geometry.camera import box_ray
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import quaternion_to_matrix
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, PredictorTrainer

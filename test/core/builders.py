@@ -10,6 +10,8 @@ from scipy.spatial.transform import Rotation
 from sparc_core.cad.library import CadLibrary, build_model
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose
+from sparc_core.synth.picture_set import PictureSet, PictureSetConfig, write_picture
+from sparc_core.synth.pictures import PictureConfig
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.scenes import SceneBatch
 
@@ -95,3 +97,11 @@ def posed_mesh(model, R, T, S) -> trimesh.Trimesh:
     """A CAD model's mesh in the camera frame, computed with numpy alone."""
     vertices = (np.asarray(model.vertices, np.float64) * np.asarray(S)) @ np.asarray(R, np.float64).T
     return trimesh.Trimesh(vertices + np.asarray(T), model.faces, process=False)
+
+
+def write_pictures(folder, count, width, height):
+    """`count` small pictures of the test furniture in a folder, which is returned."""
+    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(width, height)))
+    lines = [write_picture(folder, i, *pictures.draw(i)) for i in range(count)]
+    (folder / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from builders import furniture
+from builders import write_pictures
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
@@ -24,8 +24,7 @@ from sparc_core.perception.azimuth_net import (
 )
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.scripts.main import app
-from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
-from sparc_core.synth.pictures import PictureConfig
+from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.azimuth import (
     AzimuthBatch,
     AzimuthBatches,
@@ -48,11 +47,7 @@ UP = UP / UP.norm()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Six small pictures."""
-    path = tmp_path_factory.mktemp("pictures")
-    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(128, 96)))
-    lines = [write_picture(path, i, *pictures.draw(i)) for i in range(6)]
-    (path / "pictures.jsonl").write_text("\n".join(lines) + "\n")
-    return path
+    return write_pictures(tmp_path_factory.mktemp("pictures"), 6, 128, 96)
 
 
 @pytest.fixture(scope="module")

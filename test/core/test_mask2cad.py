@@ -10,7 +10,7 @@ from builders import furniture
 from mask2cad_networks import TINY, example, network_for
 from scipy.spatial.transform import Rotation
 
-from sparc_core.baselines.allocentric import box_ray, to_allocentric
+from sparc_core.baselines.allocentric import to_allocentric
 from sparc_core.baselines.mask2cad import Mask2CadConfig, RegionAnswers, box_context
 from sparc_core.baselines.mask2cad_loss import Mask2CadLossConfig, contrastive_loss, pose_losses
 from sparc_core.baselines.mask2cad_pose import (
@@ -19,6 +19,7 @@ from sparc_core.baselines.mask2cad_pose import (
     poses_of,
 )
 from sparc_core.baselines.view_set import ViewSet
+from sparc_core.geometry.camera import box_ray
 from sparc_core.geometry.errors import rotation_error_deg
 from sparc_core.geometry.rotation import quaternion_to_matrix
 from sparc_core.types import CATEGORIES

@@ -9,10 +9,11 @@ import torch
 from builders import furniture, posed_mesh, shapes
 from scipy.spatial.transform import Rotation
 
-from sparc_core.baselines.allocentric import box_ray, ray_rotation, to_allocentric, to_camera
+from sparc_core.baselines.allocentric import ray_rotation, to_allocentric, to_camera
 from sparc_core.baselines.medoids import SAME_RAD, bin_costs, k_medoids, nearest_turn, rotation_bins
 from sparc_core.baselines.views import DARKEST, ViewRenderer
 from sparc_core.cad.library import CadLibrary
+from sparc_core.geometry.camera import box_ray
 from sparc_core.geometry.rotation import rotation_y, upright_rotation
 from sparc_core.types import Camera
 from sparc_core.visualise.zbuffer import rasterise

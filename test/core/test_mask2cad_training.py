@@ -15,7 +15,7 @@ from mask2cad_networks import TINY, example, trained, training, truth_of
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from sparc_core.baselines.allocentric import box_ray, to_allocentric
+from sparc_core.baselines.allocentric import to_allocentric
 from sparc_core.baselines.mask2cad import Mask2CadConfig, Mask2CadNet, RegionAnswers
 from sparc_core.baselines.mask2cad_aligner import Mask2Cad, Mask2CadAligner, ViewRetriever
 from sparc_core.baselines.mask2cad_loss import pose_losses
@@ -26,6 +26,7 @@ from sparc_core.baselines.mask2cad_pose import (
 from sparc_core.baselines.view_set import ViewSet
 from sparc_core.evaluation.mask2cad import measure_mask2cad
 from sparc_core.evaluation.methods import MethodSpec, Setting
+from sparc_core.geometry.camera import box_ray
 from sparc_core.geometry.errors import rotation_error_deg
 from sparc_core.geometry.rotation import matrix_to_quaternion, quaternion_to_matrix
 from sparc_core.perception.predictor_file import load_predictor, save_predictor

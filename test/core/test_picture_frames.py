@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import furniture
+from builders import furniture, write_pictures
 from typer.testing import CliRunner
 
 from sparc_core.config import from_dict, load_yaml
@@ -17,8 +17,7 @@ from sparc_core.perception.see import Perception
 from sparc_core.pipeline import SHIPPED_WEIGHTS
 from sparc_core.refine.model import load_network
 from sparc_core.scripts.main import app
-from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
-from sparc_core.synth.pictures import PictureConfig
+from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.frame_data import FrameData, FrameDataConfig
 from sparc_core.training.frame_store import NORMAL_STEPS, FrameStore
 from sparc_core.training.picture_frames import (
@@ -40,11 +39,7 @@ SIZES = dict.fromkeys(CATEGORIES, 1.5)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Four small pictures of the test furniture."""
-    out = tmp_path_factory.mktemp("pictures")
-    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(96, 64)))
-    lines = [write_picture(out, i, *pictures.draw(i)) for i in range(4)]
-    (out / "pictures.jsonl").write_text("\n".join(lines) + "\n")
-    return out
+    return write_pictures(tmp_path_factory.mktemp("pictures"), 4, 96, 64)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders import furniture
+from builders import furniture, write_pictures
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
@@ -25,8 +25,7 @@ from sparc_core.perception.mask_rcnn import COCO_CLASSES, MaskRcnnConfig, MaskRc
 from sparc_core.perception.predictor_file import load_predictor, save_predictor
 from sparc_core.perception.trunk import ResnetTrunk
 from sparc_core.scripts.main import app
-from sparc_core.synth.picture_set import PictureFolder, PictureSet, PictureSetConfig, write_picture
-from sparc_core.synth.pictures import PictureConfig
+from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, one_cycle
 from sparc_core.training.predictors import DepthTraining, DetectorTraining, make_trainer
 from sparc_core.training.retrieval import RetrievalTraining, make_retrieval_trainer
@@ -41,11 +40,7 @@ DETECTOR = MaskRcnnConfig(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Six small pictures."""
-    path = tmp_path_factory.mktemp("pictures")
-    pictures = PictureSet(furniture(), PictureSetConfig(pictures=PictureConfig(64, 48)))
-    lines = [write_picture(path, i, *pictures.draw(i)) for i in range(6)]
-    (path / "pictures.jsonl").write_text("\n".join(lines) + "\n")
-    return path
+    return write_pictures(tmp_path_factory.mktemp("pictures"), 6, 64, 48)
 
 
 def test_the_trunk_is_a_resnet_18_of_torchvision_and_keeps_its_names():
