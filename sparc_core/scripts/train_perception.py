@@ -17,7 +17,6 @@ from sparc_core.scripts.training_run import RunOptions, train_predictor
 app = typer.Typer(help="Render pictures and train the predictors that see RGB alone.", no_args_is_help=True)
 
 VALIDATE = 100  # pictures looked at now and then
-LOWEST_SCORE = 0.05  # of detections that count for average precision
 
 _pictures, _folder = None, None  # of this worker process
 
@@ -121,6 +120,7 @@ def detector(
 ) -> None:
     """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
     from sparc_core.evaluation.perception import measure_detector
+    from sparc_core.evaluation.rgb_bench import LOWEST_SCORE
     from sparc_core.perception.mask_rcnn import MaskRcnnDetector
     from sparc_core.training.predictors import DetectorTraining
 

@@ -35,6 +35,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure=None) -> None:
         """One step of both; no closure."""
         for matrix, parameter in zip(self.matrices, self.hidden, strict=True):
+            # what trains in several processes puts the parameters elsewhere in memory once it wraps the network
+            matrix.data = as_matrix(parameter.data)
             matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, like=parameter)
         for part in self.parts:
             part.step()

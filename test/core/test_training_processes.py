@@ -43,6 +43,7 @@ def test_two_processes_stay_equal_and_resume_where_they_stopped(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert found["processes"] == 2 and found["steps"] == [6, 3, 6] and found["reports"] == 2
+    assert found["unmoved"] == []  # every parameter learns, whatever wraps the network
     one, other = found["digests"]
     assert one == other  # both processes hold the same parameters
     whole, first, second = one

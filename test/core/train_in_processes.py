@@ -27,7 +27,9 @@ def digest(trainer):
 def main(checkpoint):
     torch.set_num_threads(1)
     whole, log = Trainer(tiny(), furniture()), []
+    begun = {name: value.clone() for name, value in whole.network.named_parameters()}
     whole.run(log.append)
+    unmoved = [name for name, value in whole.network.named_parameters() if torch.equal(value, begun[name])]
     boxes = []
     first = Trainer(tiny(), furniture())
     # asked on the first process alone: the other has to follow
@@ -46,6 +48,7 @@ def main(checkpoint):
         print(json.dumps({
             "processes": second.processes, "digests": digests, "steps": [whole.step, first.step, second.step],
             "reports": len(log), "draws": [float(b) for b in boxes],
+            "unmoved": unmoved,
         }))  # fmt: skip
     second.leave()
 
