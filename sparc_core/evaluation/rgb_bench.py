@@ -6,7 +6,7 @@ replace one prediction after another by the truth, which shows what each of them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sparc_core.cad.library import CadLibrary
@@ -17,6 +17,8 @@ from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedR
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.perception.see import Perception, PerceptionConfig, Seen
 from sparc_core.synth.scenes import SceneConfig
+
+LOWEST_SCORE = 0.05  # of detections that count for average precision
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,19 @@ class RgbBenchConfig:
 class RgbBenchRunner:
     """Runs perception and a method over the pictures, one by one."""
 
-    def __init__(self, config: RgbBenchConfig, perception: Perception, method: Method):
+    def __init__(
+        self,
+        config: RgbBenchConfig,
+        perception: Perception,
+        method: Method,
+        everything: Perception | None = None,
+    ):
+        """everything: gives the detections that count for average precision, doubtful ones as well; None:
+        those of the perception."""
         if perception.detector is None or perception.depth is None:
             raise ValueError("the benchmark needs a detector and a depth predictor")
         self.config, self.perception, self.method = config, perception, method
+        self.everything = everything
         self.tracks = [track for track in TRACKS if track.name in config.tracks]
         self.pictures = PicturedRooms(method.cad_library, config.layout, config.seed, config.min_visible)
 
@@ -64,7 +75,13 @@ class RgbBenchRunner:
         """retrieval: as in `Setting`; device: as for `find_device`. Raises ValueError for what cannot be
         read."""
         setting = Setting(CadLibrary.open(config.cad_library), find_device(device), retrieval)
-        return cls(config, Perception.load(perception, setting.device), method.load(setting))
+        doubtful = replace(perception, depth="", masks="", fill_holes=False, min_score=LOWEST_SCORE)
+        return cls(
+            config,
+            Perception.load(perception, setting.device),
+            method.load(setting),
+            Perception.load(doubtful, setting.device),
+        )
 
     def run(self, number: int) -> dict:
         """All about one picture: {"boxes": …, "depth": …, "timing_ms": …, "objects": one record for every
@@ -73,6 +90,7 @@ class RgbBenchRunner:
         taken = self.pictures.take(number)
         room, picture = taken.room, taken.picture
         alone = self.perception.see(picture.rgb, room.camera)
+        ranked = alone if self.everything is None else self.everything.see(picture.rgb, room.camera)
         depth = DepthFigures()
         truth = (picture.depth_m, picture.normal_cam, picture.object >= 0)
         share = None if alone.hints is None else alone.hints.object_share
@@ -84,7 +102,7 @@ class RgbBenchRunner:
             predictions += found[1]
         return {
             "boxes": {
-                "found": [[list(d.box_xyxy), d.category, d.score] for d in alone.detections],
+                "found": [[list(d.box_xyxy), d.category, d.score] for d in ranked.detections],
                 "truth": [[list(o.box_xyxy), o.category] for o in taken.objects],
             },
             "depth": depth.rows[0] if depth.rows else None,
@@ -94,7 +112,7 @@ class RgbBenchRunner:
         }
 
     def _run_track(self, track: RgbTrack, number: int, taken: PicturedRoom, alone: Seen):
-        given = give_inputs(track, taken, alone, self.method.cad_library, self.perception.azimuths)
+        given = give_inputs(track, taken, alone, self.method.cad_library, self.perception.estimates)
         result = self.method.align(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, given.normals_cam,
             depth_predicted=given.depth_predicted, hints=given.hints,

@@ -17,7 +17,6 @@ from sparc_core.scripts.training_run import RunOptions, train_predictor
 app = typer.Typer(help="Render pictures and train the predictors that see RGB alone.", no_args_is_help=True)
 
 VALIDATE = 100  # pictures looked at now and then
-LOWEST_SCORE = 0.05  # of detections that count for average precision
 
 _pictures, _folder = None, None  # of this worker process
 
@@ -121,6 +120,7 @@ def detector(
 ) -> None:
     """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
     from sparc_core.evaluation.perception import measure_detector
+    from sparc_core.evaluation.rgb_bench import LOWEST_SCORE
     from sparc_core.perception.mask_rcnn import MaskRcnnDetector
     from sparc_core.training.predictors import DetectorTraining
 
@@ -134,32 +134,32 @@ def detector(
 
 
 @app.command()
-def azimuth(
+def boxes(
     out: options.Out,
     pictures: options.Pictures,
     validation: options.UnseenPictures,
-    config: Annotated[Path | None, options.yaml_of("AzimuthTraining")] = None,
+    config: Annotated[Path | None, options.yaml_of("BoxTraining")] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     stop_after_min: options.StopAfterMin = 0.0,
     init: options.Init = None,
     resume: options.Resume = False,
 ) -> None:
-    """Train which way a detected object is turned; Ctrl-C saves a checkpoint to resume from."""
-    from sparc_core.perception.azimuth_net import AzimuthNet
+    """Train what is in a box: where, how large, how turned; Ctrl-C saves a checkpoint to resume from."""
+    from sparc_core.perception.box_net import BoxNet
     from sparc_core.synth.picture_set import PictureFolder
-    from sparc_core.training.azimuth import AzimuthTraining, BoxTable, make_azimuth_trainer, measure_azimuth
+    from sparc_core.training.boxes import BoxTable, BoxTraining, make_box_trainer, measure_boxes
 
     told = RunOptions(out, config, device, threads, stop_after_min, resume)
     with report_bad_input():
-        settings = told.settings(AzimuthTraining)
+        settings = told.settings(BoxTraining)
         unseen = BoxTable(PictureFolder(validation), settings.kept_px)
-        trainer = make_azimuth_trainer(settings, PictureFolder(pictures), told.use_device(), init)
+        trainer = make_box_trainer(settings, PictureFolder(pictures), told.use_device(), init)
 
     def figures() -> dict:
-        network = AzimuthNet(settings.network)
+        network = BoxNet(settings.network)
         network.load_state_dict({name: value.cpu() for name, value in trainer.averaged.items()})
-        return measure_azimuth(network, unseen)
+        return measure_boxes(network, unseen)
 
     train_predictor(told, settings, trainer, figures)
 

@@ -93,6 +93,16 @@ def test_what_was_not_detected_counts_as_wrong(library):
     assert summary["boxes"]["box_ap50"] == 0
 
 
+def test_doubtful_detections_count_for_average_precision_alone(library):
+    eyes, blind = TrueEyes(library), TrueEyes(library)
+    blind.missed = 100
+    aligner = Aligner.load(None, library, device="cpu")
+    runner = RgbBenchRunner(CONFIG, Perception(blind, eyes), aligner, Perception(eyes))
+    summary = summarise([runner.run(0)], CONFIG.tracks)
+    assert summary["boxes"]["box_ap50"] == 1
+    assert summary["tracks"][0]["all"]["detected"] == 0
+
+
 class TrueRegions:
     """A baseline's network that knows the true pose of every region, by its box."""
 
