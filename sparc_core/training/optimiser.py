@@ -35,7 +35,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure=None) -> None:
         """One step of both; no closure."""
         for matrix, parameter in zip(self.matrices, self.hidden, strict=True):
-            # what trains in several processes puts the parameters elsewhere in memory once it wraps the network
+            # with several processes the wrapper of the network puts its parameters elsewhere in memory
             matrix.data = as_matrix(parameter.data)
             matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, like=parameter)
         for part in self.parts:
