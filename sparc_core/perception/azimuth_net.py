@@ -2,9 +2,10 @@
 
 Depth and normals that a network guessed are too smooth to tell the front of a cabinet from its back; doors,
 drawers and back rests in the picture tell it. Every box is cut out as a square of the same size, however far
-away the object is. The azimuth θ is the angle about the vertical from facing the camera to where the front (CAD +z) looks
-(`azimuth_rad`). What is predicted are expectations of e^{ikθ}: an object that looks the same after half a
-turn has a second harmonic and no first, and so has one whose front and back cannot be told apart.
+away the object is. The azimuth θ is the angle about the vertical from facing the camera to where the front
+(CAD +z) looks (`azimuth_rad`). What is predicted are expectations of e^{ikθ}: an object that looks the same
+after half a turn has a second harmonic and no first, and so has one whose front and back cannot be told
+apart.
 
 The network also judges the category, without being told; a detector's score can be weighed with it.
 """
