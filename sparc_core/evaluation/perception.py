@@ -12,6 +12,7 @@ from sparc_core.perception.interfaces import DepthNormals, Detector
 from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.types import Camera, Detection
 
+LOWEST_SCORE = 0.05  # of detections that count for average precision
 DELTA = 1.25
 NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
 

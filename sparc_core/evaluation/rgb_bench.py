@@ -12,13 +12,11 @@ from pathlib import Path
 from sparc_core.cad.library import CadLibrary
 from sparc_core.device import find_device
 from sparc_core.evaluation.methods import OURS, Method, MethodSpec, Setting
-from sparc_core.evaluation.perception import DepthFigures
+from sparc_core.evaluation.perception import LOWEST_SCORE, DepthFigures
 from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedRooms, RgbTrack, give_inputs
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.perception.see import Perception, PerceptionConfig, Seen
 from sparc_core.synth.scenes import SceneConfig
-
-LOWEST_SCORE = 0.05  # of detections that count for average precision
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,7 @@ def detector(
     resume: options.Resume = False,
 ) -> None:
     """Train boxes and masks (Mask R-CNN); Ctrl-C saves a checkpoint to resume from."""
-    from sparc_core.evaluation.perception import measure_detector
-    from sparc_core.evaluation.rgb_bench import LOWEST_SCORE
+    from sparc_core.evaluation.perception import LOWEST_SCORE, measure_detector
     from sparc_core.perception.mask_rcnn import MaskRcnnDetector
     from sparc_core.training.predictors import DetectorTraining
 

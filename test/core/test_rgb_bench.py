@@ -18,7 +18,7 @@ from sparc_core.evaluation.rgb_report import markdown, summarise
 from sparc_core.evaluation.synthetic import RoomRenderer
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import save_predictor
-from sparc_core.perception.see import Perception
+from sparc_core.perception.see import Perception, PerceptionConfig
 from sparc_core.pipeline import Aligner
 from sparc_core.synth.scenes import SceneConfig
 from sparc_core.types import Detection
@@ -101,6 +101,10 @@ def test_doubtful_detections_count_for_average_precision_alone(library):
     summary = summarise([runner.run(0)], CONFIG.tracks)
     assert summary["boxes"]["box_ap50"] == 1
     assert summary["tracks"][0]["all"]["detected"] == 0
+    shipped = PerceptionConfig("shipped", "shipped", min_score=0.4)
+    runner = RgbBenchRunner.load(dataclasses.replace(CONFIG, cad_library="procedural:0-1"), shipped)
+    assert (runner.perception.judged_min_score, runner.everything.judged_min_score) == (0.4, 0.05)
+    assert runner.everything.detector.min_score < 0.05 and runner.everything.depth is None
 
 
 class TrueRegions:
