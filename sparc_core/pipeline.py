@@ -24,6 +24,7 @@ from sparc_core.refine.depth_fit import PREDICTED, SENSOR, fit_search_results
 from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import ModelConfig, load_network
 from sparc_core.refine.search import Search
+from sparc_core.retrieval.extents import extents_likelihood
 from sparc_core.retrieval.retriever import Retriever
 from sparc_core.types import (
     SCALE_MODES,
@@ -55,8 +56,9 @@ class AlignerConfig:
     the end, but for those of a network that reads the hints which came with it. max_rows: how many rows
     (blocks × candidates × starts) go through the network at once, bounding memory. retrieved: CAD models
     tried that a retrieval finds most alike, in place of max_candidates; retrieval_weight: what a likeness of
-    1 counts beside σ's logit when they are compared. seed: of the pixel and point sampling: the same input
-    gives the same answer.
+    1 counts beside σ's logit when they are compared; extents_weight: the same of how well a model's extents
+    fit to those expected of the box, where depth is predicted (`extents_likelihood`). seed: of the pixel and
+    point sampling: the same input gives the same answer.
 
     Raises ValueError naming the field out of range.
     """
@@ -76,6 +78,7 @@ class AlignerConfig:
     max_rows: int = 256
     retrieved: int = 5
     retrieval_weight: float = 5.0
+    extents_weight: float = 1.0
     seed: int = 0
 
     def __post_init__(self):
@@ -220,9 +223,14 @@ class Aligner:
 
     def _retrieved(self, prepared: PreparedImage, detections) -> PreparedImage:
         """The image with the most similar CAD models as candidates of the detections that name none."""
-        kept = [detections[i] for i in prepared.kept]
+        kept, config = [detections[i] for i in prepared.kept], self.config
+        beside = None
+        if prepared.depth_source == "predicted" and config.retrieval_weight > 0:
+            estimate = torch.from_numpy(prepared.estimate).to(self.device)
+            beside = extents_likelihood(estimate, self.cad.extents_m)
+            beside = beside * (config.extents_weight / config.retrieval_weight)
         ranked = self.retriever.rank(
-            prepared, [d.category for d in kept], self.config.retrieved, self.config.seed
+            prepared, [d.category for d in kept], config.retrieved, config.seed, beside
         )
         candidates, likeness = list(prepared.candidates), list(prepared.likeness)
         for i, (detection, (models, values)) in enumerate(zip(kept, ranked, strict=True)):
@@ -235,11 +243,20 @@ class Aligner:
         best σ."""
         network, model_config = self._network_for(prepared)
         starts = [starts[i] for i in prepared.kept]
-        batch = build_search(prepared, self.cad, model_config.n_mul, self.config, self.cad_library, starts)
+        hinted = model_config.inputs.hints
+        batch = build_search(
+            prepared,
+            self.cad,
+            model_config.n_mul,
+            self.config,
+            self.cad_library,
+            starts,
+            from_estimates=hinted,
+        )
         search = Search(network, model_config, self.cad, batch, self.config, clock, prepared.depth_source)
         found = search.run()
         # who has learnt from the very depth network that gave the hints knows better how far to believe it
-        knows = model_config.inputs.hints and prepared.channels.hints is not None
+        knows = hinted and prepared.channels.hints is not None
         if self.config.depth_fit and prepared.depth_source != "none" and not knows:
             depth = SENSOR if prepared.depth_source == "sensor" else PREDICTED
             found = clock.measure(

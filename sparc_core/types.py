@@ -14,8 +14,9 @@ import numpy as np
 
 CATEGORIES = ("bathtub", "bed", "bin", "bookshelf", "cabinet", "chair", "display", "sofa", "table")
 SYMMETRIES = ("none", "c2", "c4", "cinf")
-AZIMUTH_ORDERS = (1, 2, 4)  # harmonics of `Detection.azimuth`
+AZIMUTH_ORDERS = (1, 2, 4)  # harmonics of `BoxEstimate.azimuth`
 HINT_CHANNELS = 2  # of `PixelHints`
+ESTIMATE_NUMBERS = 2 * len(AZIMUTH_ORDERS) + 8  # of `BoxEstimate.packed`
 SCALE_MODES = ("free", "uniform", "fixed")
 DISTORTION_LENGTHS = {
     "none": (0,),
@@ -84,13 +85,32 @@ class Camera:
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class BoxEstimate:
+    """What a network expects of a detected object by itself, in the camera frame.
+
+    azimuth: cos kθ and sin kθ for every k of `AZIMUTH_ORDERS`, θ the angle about the vertical from facing the
+    camera to where the front looks. T_m (3,): its centre; distance_sigma_log: standard deviation of the
+    logarithm of its distance. S_m (3,): extents along its axes; extents_sigma_log: of their logarithms.
+    """
+
+    azimuth: tuple[float, ...]
+    T_m: tuple[float, float, float]
+    distance_sigma_log: float
+    S_m: tuple[float, float, float]
+    extents_sigma_log: float
+
+    def packed(self) -> tuple[float, ...]:
+        """All of it as `ESTIMATE_NUMBERS` numbers in the order of the fields; all 0 stands for none."""
+        return (*self.azimuth, *self.T_m, self.distance_sigma_log, *self.S_m, self.extents_sigma_log)
+
+
 @dataclass(frozen=True, eq=False)
 class Detection:
     """One detected object. `box_xyxy` in pixels; `mask` an optional (H, W) bool image.
 
     `track_id` is carried through untouched; `model_id` fixes the CAD model, otherwise the models of
-    the category are tried as candidates. `azimuth`: what a predictor expects of cos kθ and sin kθ for every k
-    of `AZIMUTH_ORDERS`, θ the angle about the vertical from facing the camera to where the front looks.
+    the category are tried as candidates. `estimate`: what a predictor makes of the object in the box.
     """
 
     box_xyxy: tuple[float, float, float, float]
@@ -99,7 +119,7 @@ class Detection:
     model_id: str | None = None
     mask: np.ndarray | None = None
     track_id: int | None = None
-    azimuth: tuple[float, ...] | None = None
+    estimate: BoxEstimate | None = None
 
 
 @dataclass(frozen=True, eq=False)

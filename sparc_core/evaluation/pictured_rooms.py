@@ -14,7 +14,7 @@ import torch
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer, silhouette_boxes
 from sparc_core.geometry.boxes import box_iou
-from sparc_core.perception.interfaces import Azimuths
+from sparc_core.perception.interfaces import Estimates
 from sparc_core.perception.see import Seen
 from sparc_core.synth.picture_set import PicturedObject, PictureLabeller
 from sparc_core.synth.pictures import Picture, PictureConfig, PictureRenderer
@@ -89,9 +89,9 @@ class GivenInputs:
 
 
 def give_inputs(
-    track: RgbTrack, taken: PicturedRoom, alone: Seen, library: CadLibrary, azimuths: Azimuths | None = None
+    track: RgbTrack, taken: PicturedRoom, alone: Seen, library: CadLibrary, estimates: Estimates | None = None
 ) -> GivenInputs:
-    """The inputs of a track. alone: what the perception sees in the picture by itself; azimuths: what tells
+    """The inputs of a track. alone: what the perception sees in the picture by itself; estimates: what tells
     it which way the objects in true boxes are turned, where there is no sensor."""
     room, picture = taken.room, taken.picture
     models = [library.models[int(m)] for m in room.models]
@@ -100,8 +100,8 @@ def give_inputs(
         detections = [
             Detection(tuple(box), name) for box, name in zip(room.boxes_xyxy.tolist(), names, strict=True)
         ]
-        if azimuths is not None and not track.sensor:
-            detections = azimuths.look(picture.rgb, room.camera, detections)
+        if estimates is not None and not track.sensor:
+            detections = estimates.look(picture.rgb, room.camera, detections)
         own, other = np.arange(len(detections)), np.zeros(len(detections), bool)
     else:
         detections = list(alone.detections)

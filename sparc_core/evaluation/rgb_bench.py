@@ -110,7 +110,7 @@ class RgbBenchRunner:
         }
 
     def _run_track(self, track: RgbTrack, number: int, taken: PicturedRoom, alone: Seen):
-        given = give_inputs(track, taken, alone, self.method.cad_library, self.perception.azimuths)
+        given = give_inputs(track, taken, alone, self.method.cad_library, self.perception.estimates)
         result = self.method.align(
             taken.picture.rgb, taken.room.camera, given.detections, given.depth_m, given.normals_cam,
             depth_predicted=given.depth_predicted, hints=given.hints,

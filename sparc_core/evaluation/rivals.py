@@ -79,7 +79,7 @@ class RivalsRunner:
         records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": [alone.timing_ms]}
         for track in self.tracks:
             given = self.with_models(
-                taken, give_inputs(track, taken, alone, self.cad_library, self.perception.azimuths)
+                taken, give_inputs(track, taken, alone, self.cad_library, self.perception.estimates)
             )
             for name in self.accurate:
                 result = self._align(name, taken, given)

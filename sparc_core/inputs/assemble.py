@@ -41,15 +41,18 @@ GROUPS = {
     "hints": slice(45, 47),
 }
 AZIMUTH_CHANNELS = 2 * len(AZIMUTH_ORDERS)
+ESTIMATE_CHANNELS = AZIMUTH_CHANNELS + 10  # of `estimate_context`
 CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
 OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
+RATIO_LIMIT = 1.5  # logarithms of expected over current sizes and distances are clamped here
 
 
 @dataclass(frozen=True)
 class InputConfig:
     """How many tokens, and in which layout. n_bbox pixels of the box, n_cad reprojected CAD points,
     n_surface CAD points among which closest points are searched. hints: tokens of the object layout also hold
-    `PixelHints`, and the context how the azimuth fits to what was predicted. left_out: names in `GROUPS`,
+    `PixelHints`, and the context how the pose fits to what was expected
+    of the box (`BoxEstimate`). left_out: names in `GROUPS`,
     whose channels are zero, and "context", in the object layout.
 
     Raises ValueError naming the field out of range.
@@ -87,7 +90,7 @@ class InputConfig:
     @property
     def context_channels(self) -> int:
         """Channels of the pose context (none in the paper's layout)."""
-        return 0 if self.layout == "paper" else 26 + AZIMUTH_CHANNELS * self.hints
+        return 0 if self.layout == "paper" else 26 + ESTIMATE_CHANNELS * self.hints
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +131,7 @@ def assemble_tokens(
     features = torch.cat(groups, -1)
     context = pose_context(frame, pose, cad)
     if config.hints:
-        context = torch.cat((context, azimuth_context(frame, pose)), -1)
+        context = torch.cat((context, estimate_context(frame, pose)), -1)
     for name in config.left_out:
         if name == "context":
             context = torch.zeros_like(context)
@@ -155,17 +158,36 @@ def pose_context(frame: Frame, pose: Pose, cad: CadSamples) -> torch.Tensor:
     ), -1)  # fmt: skip
 
 
-def azimuth_context(frame: Frame, pose: Pose) -> torch.Tensor:
-    """(B, N, 6): the expected cos k(θ − θ') and sin k(θ − θ') for every k of AZIMUTH_ORDERS, θ the object's
-    azimuth as predicted (`Detection.azimuth`), θ' that of the pose: (1, 0) where they agree without a doubt;
-    0 where nothing was predicted."""
-    if frame.azimuth is None:
-        return pose.T.new_zeros(*pose.shape, AZIMUTH_CHANNELS)
+def estimate_context(frame: Frame, pose: Pose) -> torch.Tensor:
+    """(B, N, 16): how poses fit to what was expected of the objects (`BoxEstimate`); 0 where nothing was.
+
+    The expected cos k(θ − θ') and sin k(θ − θ') for every k of AZIMUTH_ORDERS, θ the object's azimuth and θ'
+    that of the pose: (1, 0) where they agree without a doubt. Where the centre is expected, from the pose's,
+    in object axes and mean extents; ln of the distance over the pose's, and its standard deviation; ln of the
+    extents over the pose's, and theirs; and 1.
+    """
+    if frame.estimate is None:
+        return pose.T.new_zeros(*pose.shape, ESTIMATE_CHANNELS)
+    azimuth, T, distance_sigma, S, extents_sigma = frame.estimate.split((AZIMUTH_CHANNELS, 3, 1, 3, 1), -1)
+    known = (frame.estimate != 0).any(-1, keepdim=True)
+    offset = ((T - pose.T)[..., None, :] @ pose.R)[..., 0, :] / pose.mean_extent
+    distance, there = (x.norm(dim=-1, keepdim=True).clamp(min=1e-3) for x in (T, pose.T))
+    context = torch.cat((
+        _turned_back(frame, pose, azimuth), offset.clamp(-OBJECT_LIMIT, OBJECT_LIMIT),
+        (distance / there).log().clamp(-RATIO_LIMIT, RATIO_LIMIT), distance_sigma,
+        (S.clamp(min=1e-3) / pose.S).log().clamp(-RATIO_LIMIT, RATIO_LIMIT), extents_sigma,
+        torch.ones_like(distance),
+    ), -1)  # fmt: skip
+    return torch.where(known, context, torch.zeros_like(context))
+
+
+def _turned_back(frame: Frame, pose: Pose, azimuth: torch.Tensor) -> torch.Tensor:
+    """(B, N, 6) harmonics of an azimuth, less that of the pose."""
     rays = box_ray(frame.boxes_xyxy, frame.intrinsics)
     up = start_up(frame.up_cam, frame.has_up)[:, None].expand_as(rays)
     current = azimuth_rad(pose.R, level_frame(up, F.normalize(rays, dim=-1)))
     phase = current[..., None] * torch.tensor(AZIMUTH_ORDERS, device=current.device)
-    cos, sin = frame.azimuth.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = azimuth.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack(
         (cos * phase.cos() + sin * phase.sin(), sin * phase.cos() - cos * phase.sin()), -1
     ).flatten(-2)

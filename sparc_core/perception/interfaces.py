@@ -45,14 +45,19 @@ class DepthNormals(Protocol):
         ...
 
 
-class Azimuths(Protocol):
-    """Tells which way detected objects are turned."""
+class Estimates(Protocol):
+    """Tells where detected objects are, how large, and which way they are turned."""
 
     def look(
-        self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection], judge: bool = False
+        self,
+        image_rgb: np.ndarray,
+        camera: Camera,
+        detections: Sequence[Detection],
+        judged_min_score: float | None = None,
     ) -> list[Detection]:
-        """The detections with `azimuth`, but for those whose box cannot be looked at. judge: scores are
-        weighed with how likely the category is. The camera has the image's size."""
+        """The detections with `estimate`, but for those whose box cannot be looked at. judged_min_score:
+        weigh the scores with how likely the categories are, leave out what is below, and sort the rest, the
+        best first. The camera has the image's size."""
         ...
 
 

@@ -141,3 +141,24 @@ class MaskRcnnDetector:
                 corners = tuple(float(v) - 0.5 for v in box)
                 detections.append(Detection(corners, self.names[label], score, mask=mask[0].cpu().numpy()))
         return detections
+
+    def detect_boxes(self, image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (D, 4) and scores (D,) of `detect`, the best first, without the time that masks take."""
+
+        def predict(network: MaskRCNN, device) -> dict[str, torch.Tensor]:
+            image = (
+                torch.from_numpy(np.ascontiguousarray(image_rgb)).to(device).permute(2, 0, 1).float() / 255
+            )
+            images, _ = network.transform([image])
+            features = network.backbone(images.tensors)
+            regions, _ = network.rpn(images, features)
+            heads, sizes = network.roi_heads, images.image_sizes
+            seen = heads.box_head(heads.box_roi_pool(features, regions, sizes))
+            boxes, scores, labels = heads.postprocess_detections(*heads.box_predictor(seen), regions, sizes)
+            found = [{"boxes": boxes[0], "scores": scores[0], "labels": labels[0]}]
+            return network.transform.postprocess(found, sizes, [tuple(image.shape[-2:])])[0]
+
+        found = self.network.run(predict)
+        scores, names = found["scores"].cpu().numpy(), [self.names[i] for i in found["labels"].tolist()]
+        kept = (scores >= self.min_score) & np.array([name is not None for name in names], dtype=bool)
+        return found["boxes"].cpu().numpy()[kept] - 0.5, scores[kept]

@@ -18,10 +18,10 @@ from sparc_core.perception.normals import DepthNormals, normals_from_depth
 from sparc_core.perception.observe import ImageChannels
 from sparc_core.perception.rectify import Rectifier, rectifier_for
 from sparc_core.perception.samples import Frame
-from sparc_core.types import AZIMUTH_ORDERS, Camera, Detection, PixelHints
+from sparc_core.types import ESTIMATE_NUMBERS, Camera, Detection, PixelHints
 
 MIN_BOX_PX = 4.0
-NO_AZIMUTH = (0.0,) * (2 * len(AZIMUTH_ORDERS))
+NO_ESTIMATE = (0.0,) * ESTIMATE_NUMBERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class PreparedImage:
     camera: the pinhole of the rectified image, with gravity where it is known or could be estimated.
     kept: which detections are aligned, in order; skipped: (detection, reason). boxes_xyxy (D, 4)
     rectified and cut at the image; candidates: D arrays of CAD model positions, and likeness: D arrays of how
-    much a retrieval finds them alike, 0 without one; depth_source: "sensor", "predicted" or "none"; azimuth
-    (D, 6) of the detections, 0 unknown.
+    much a retrieval finds them alike, 0 without one; depth_source: "sensor", "predicted" or "none";
+    estimate (D, `ESTIMATE_NUMBERS`) of the detections, 0 unknown.
     """
 
     camera: Camera
@@ -43,7 +43,7 @@ class PreparedImage:
     candidates: tuple[np.ndarray, ...]
     likeness: tuple[np.ndarray, ...]
     depth_source: str
-    azimuth: np.ndarray
+    estimate: np.ndarray
 
     def frame(self, detection: torch.Tensor) -> Frame:
         """What the image is like for blocks of objects: detection (K, N) positions in `kept`, −1 padded."""
@@ -57,7 +57,7 @@ class PreparedImage:
             detection >= 0,
             torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
             torch.full((blocks,), camera.up_cam is not None, device=device),
-            torch.from_numpy(self.azimuth).float().to(device)[detection.clamp(min=0)],
+            torch.from_numpy(self.estimate).float().to(device)[detection.clamp(min=0)],
         )
 
 
@@ -100,8 +100,14 @@ def prepare_image(
     )
     source = "none" if depth is None else "predicted" if depth_predicted else "sensor"
     likeness = tuple(np.zeros(len(c)) for c in candidates)
-    azimuth = np.array([d.azimuth or NO_AZIMUTH for d in seen]).reshape(-1, len(NO_AZIMUTH))
-    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, likeness, source, azimuth)
+    estimate = packed_estimates(seen)
+    return PreparedImage(pinhole, channels, kept, skipped, boxes, candidates, likeness, source, estimate)
+
+
+def packed_estimates(detections: Sequence[Detection]) -> np.ndarray:
+    """(D, `ESTIMATE_NUMBERS`) float32 what is expected of detections, 0 where nothing is."""
+    rows = [NO_ESTIMATE if d.estimate is None else d.estimate.packed() for d in detections]
+    return np.array(rows, dtype=np.float32).reshape(-1, ESTIMATE_NUMBERS)
 
 
 def _check_images(image_rgb, camera: Camera, depth_m, normals_cam) -> None:

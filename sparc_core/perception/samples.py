@@ -53,7 +53,8 @@ class Frame:
 
     intrinsics (B, 4) fx fy cx cy; size_px (B, 2) width and height; boxes_xyxy (B, N, 4) detected
     boxes; object_valid (B, N) bool, False where padded; up_cam (B, 3) unit, against gravity; has_up
-    (B,) bool; azimuth (B, N, 6) of the detections (`Detection.azimuth`), 0 unknown, None where none is known.
+    (B,) bool; estimate (B, N, `ESTIMATE_NUMBERS`) of the detections (`BoxEstimate`), 0
+    unknown, None where none is known.
     """
 
     intrinsics: torch.Tensor
@@ -62,7 +63,7 @@ class Frame:
     object_valid: torch.Tensor
     up_cam: torch.Tensor
     has_up: torch.Tensor
-    azimuth: torch.Tensor | None = None
+    estimate: torch.Tensor | None = None
 
 
 class PixelSource(Protocol):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparc_core.perception.azimuth_net import JUDGEMENT, AzimuthPredictor
-from sparc_core.perception.interfaces import Azimuths, DepthNormals, DepthPrediction, Detector, Masker
+from sparc_core.perception.box_net import JUDGEMENT, BoxPredictor
+from sparc_core.perception.interfaces import DepthNormals, DepthPrediction, Detector, Estimates, Masker
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import Camera, Detection, PixelHints
 
@@ -27,8 +27,9 @@ class PerceptionConfig:
     torchvision's Mask R-CNN, "hf:NAME" for a model of transformers (a folder, or a name on the Hub), or ""
     for none. depth: "shipped", a file of our weights, "hf:NAME", or "". masks: "sam:FILE" for
     segment-anything, or "": the detector's own, or cut from the depth. min_score: of detections. fill_holes:
-    predict the depth that a sensor leaves out. download: fetch models from the Hub. azimuths: "shipped", a
-    file of our weights, or "": which way the objects are turned, where our own network predicts the depth;
+    predict the depth that a sensor leaves out. download: fetch models from the Hub. estimates: "shipped", a
+    file of our weights, or "": where the objects are and which way they are turned, where our own network
+    predicts the depth;
     our own detector's scores are weighed with what it makes of the categories."""
 
     detector: str = ""
@@ -37,7 +38,7 @@ class PerceptionConfig:
     min_score: float = 0.4
     fill_holes: bool = False
     download: bool = False
-    azimuths: str = SHIPPED
+    estimates: str = SHIPPED
 
     def __post_init__(self):
         if not 0 <= self.min_score <= 1:
@@ -50,7 +51,7 @@ class PerceptionConfig:
     @property
     def judges(self) -> bool:
         """Whether detections are judged by their category."""
-        return bool(self.azimuths) and _is_own(self.detector)
+        return bool(self.estimates) and _is_own(self.detector)
 
 
 def _is_own(name: str) -> bool:
@@ -82,13 +83,13 @@ class Perception:
         depth: DepthNormals | None = None,
         masker: Masker | None = None,
         fill_holes: bool = False,
-        azimuths: Azimuths | None = None,
+        estimates: Estimates | None = None,
         judged_min_score: float | None = None,
     ):
-        """judged_min_score: weigh the detector's scores with what `azimuths` makes of the categories, and
+        """judged_min_score: weigh the detector's scores with what `estimates` makes of the categories, and
         leave out what is below."""
         self.detector, self.depth, self.masker, self.fill_holes = detector, depth, masker, fill_holes
-        self.azimuths, self.judged_min_score = azimuths, judged_min_score
+        self.estimates, self.judged_min_score = estimates, judged_min_score
 
     @classmethod
     def load(cls, config: PerceptionConfig, device="cpu") -> Perception:
@@ -98,7 +99,7 @@ class Perception:
             _load_depth(config, device),
             _load_masker(config, device),
             config.fill_holes,
-            _load_azimuths(config, device),
+            _load_estimates(config, device),
             config.min_score if config.judges else None,
         )
 
@@ -128,8 +129,10 @@ class Perception:
             detections = timed("detector", self.detector.detect, image_rgb)
             ran["detector"] = type(self.detector).__name__
             if self.judged_min_score is not None and len(detections):
-                detections = timed("azimuths", self._judged, image_rgb, camera, detections)
-                ran["azimuths"] = type(self.azimuths).__name__
+                detections = timed(
+                    "estimates", self.estimates.look, image_rgb, camera, detections, self.judged_min_score
+                )
+                ran["estimates"] = type(self.estimates).__name__
         depth, normals, hints = depth_m, None, None
         source = "sensor" if depth_m is not None else "none"
         if self.depth is not None and (depth_m is None or self.fill_holes):
@@ -149,16 +152,10 @@ class Perception:
         else:
             ran["masks"] = _masks_without_masker(detections, depth is not None)
         predicted = depth_m is None and depth is not None
-        if self.azimuths is not None and predicted and len(detections) and "azimuths" not in ran:
-            detections = timed("azimuths", self.azimuths.look, image_rgb, camera, detections)
-            ran["azimuths"] = type(self.azimuths).__name__
+        if self.estimates is not None and predicted and len(detections) and "estimates" not in ran:
+            detections = timed("estimates", self.estimates.look, image_rgb, camera, detections)
+            ran["estimates"] = type(self.estimates).__name__
         return Seen(tuple(detections), depth, normals, predicted, ran, timing, hints)
-
-    def _judged(self, image_rgb: np.ndarray, camera: Camera, detections) -> list[Detection]:
-        """Those of the detections whose judged score is high enough, the best first."""
-        judged = self.azimuths.look(image_rgb, camera, detections, judge=True)
-        kept = [d for d in judged if d.score >= self.judged_min_score]
-        return sorted(kept, key=lambda d: -d.score)
 
     def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
         """Predictors know pinhole cameras: they see the rectified image. What they say is of raw pixels."""
@@ -232,11 +229,11 @@ def _load_depth(config: PerceptionConfig, device):
     return OurDepthNormals.load(path, device)
 
 
-def _load_azimuths(config: PerceptionConfig, device):
-    if not config.azimuths or not (_is_own(config.depth) or _is_own(config.detector)):
+def _load_estimates(config: PerceptionConfig, device):
+    if not config.estimates or not (_is_own(config.depth) or _is_own(config.detector)):
         return None
-    name = config.azimuths
-    return AzimuthPredictor.load(WEIGHTS / "azimuth.safetensors" if name == SHIPPED else Path(name), device)
+    name = config.estimates
+    return BoxPredictor.load(WEIGHTS / "boxes.safetensors" if name == SHIPPED else Path(name), device)
 
 
 def _load_masker(config: PerceptionConfig, device):

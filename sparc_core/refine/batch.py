@@ -16,7 +16,13 @@ from sparc_core.cad.tensors import CadTensors
 from sparc_core.geometry.pose import Pose, where
 from sparc_core.perception.observe import ImageSource
 from sparc_core.perception.samples import Frame, PixelSamples
-from sparc_core.refine.initial import GIVEN_START, START_AZIMUTHS_DEG, start_rotations, start_translation
+from sparc_core.refine.initial import (
+    GIVEN_START,
+    START_AZIMUTHS_DEG,
+    estimated_translation,
+    start_rotations,
+    start_translation,
+)
 from sparc_core.types import SCALE_MODES, StartPose
 
 
@@ -47,6 +53,8 @@ class SearchBatch:
     indices into START_NAMES; model (R, N) CAD model positions; likeness (R, N) added to σ's logit when rows
     are compared; scale_mode (R, N) indices into SCALE_MODES; extents_m (R, N, 3) expected extents, which the
     search starts from; given (K, N) start poses of rows whose start is GIVEN_START; valid (R, N).
+    from_estimates: whether starts are where `BoxEstimate`s are, which a network with hints knows how far to
+    believe.
     """
 
     block_frame: Frame
@@ -61,6 +69,7 @@ class SearchBatch:
     extents_m: torch.Tensor
     given: Pose
     valid: torch.Tensor
+    from_estimates: bool = False
 
     def rows(self, rows: torch.Tensor, block_samples: PixelSamples) -> SearchRows:
         """Frame, source, models and start poses of the given rows; block_samples: (K, N, n_bbox)."""
@@ -69,7 +78,10 @@ class SearchBatch:
         R = start_rotations(part.frame, extents.shape[1])[
             start.clamp(max=GIVEN_START - 1), torch.arange(len(rows), device=rows.device)
         ]
-        pose = Pose(R, start_translation(part.frame, part.box_samples, extents), extents)
+        T = start_translation(part.frame, part.box_samples, extents)
+        if self.from_estimates:
+            T = estimated_translation(part.frame, T)
+        pose = Pose(R, T, extents)
         is_given = (start == GIVEN_START)[:, None].expand_as(scale_mode)
         given = self.given.map(lambda x: x[self.block[rows]])
         fixed = (scale_mode == SCALE_MODES.index("fixed"))[..., None]
@@ -93,9 +105,11 @@ def build_search(
     config,
     library: CadLibrary,
     starts: Sequence[StartPose | None] = (),
+    from_estimates: bool = False,
 ) -> SearchBatch:
     """Lay out the rows. prepared: a `PreparedImage`; config: an `AlignerConfig`; n_mul: objects a block;
     starts: of every kept detection the pose it is given, None for a search; empty: a search for all.
+    from_estimates: as in `SearchBatch`.
 
     A block has as many candidate rows as its object with the most candidates; objects with fewer sit
     out the others. Objects that are only refined come in blocks of their own, of one row each. Raises
@@ -121,7 +135,7 @@ def build_search(
     return SearchBatch(
         prepared.frame(detection), ImageSource(prepared.channels, detection.clamp(min=0)), detection,
         layout[:, 0], layout[:, 1], layout[:, 2], model, config.retrieval_weight * likeness, scale_mode,
-        extents, _given_poses(starts, detection), valid,
+        extents, _given_poses(starts, detection), valid, from_estimates,
     )  # fmt: skip
 
 

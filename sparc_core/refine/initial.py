@@ -28,12 +28,13 @@ def start_rotations(frame: Frame, objects: int) -> torch.Tensor:
     turns = torch.tensor([math.radians(a) for a in START_AZIMUTHS_DEG], device=up.device)
     R = upright_rotation(up[None].expand(4, -1, -1), turns[:, None].expand(4, len(up)))
     R = R[:, :, None].expand(-1, -1, objects, -1, -1)
-    if frame.azimuth is None:
+    if frame.estimate is None:
         return R
+    azimuth = frame.estimate[..., : 2 * len(AZIMUTH_ORDERS)]
     rays = F.normalize(box_ray(frame.boxes_xyxy, frame.intrinsics), dim=-1)
     level = level_frame(up[:, None].expand_as(rays), rays)
-    turned = level.transpose(-1, -2) @ rotation_y(likeliest_azimuth(frame.azimuth) + turns[:, None, None])
-    predicted = frame.azimuth.abs().sum(-1) > 0
+    turned = level.transpose(-1, -2) @ rotation_y(likeliest_azimuth(azimuth) + turns[:, None, None])
+    predicted = azimuth.abs().sum(-1) > 0
     return torch.where(predicted[..., None, None], turned, R)
 
 
@@ -43,6 +44,15 @@ def likeliest_azimuth(azimuth: torch.Tensor) -> torch.Tensor:
     phase = steps[:, None] * torch.tensor(AZIMUTH_ORDERS, device=azimuth.device)
     waves = torch.stack((phase.cos(), phase.sin()), -1).flatten(1)
     return steps[(azimuth @ waves.T).argmax(-1)]
+
+
+def estimated_translation(frame: Frame, otherwise: torch.Tensor) -> torch.Tensor:
+    """(B, N, 3) where objects are expected (`BoxEstimate`); `otherwise` (B, N, 3) where nothing is."""
+    if frame.estimate is None:
+        return otherwise
+    first = 2 * len(AZIMUTH_ORDERS)
+    T = frame.estimate[..., first : first + 3]
+    return torch.where((frame.estimate != 0).any(-1, keepdim=True), T, otherwise)
 
 
 def start_translation(frame: Frame, box_samples: PixelSamples, extents_m: torch.Tensor) -> torch.Tensor:
@@ -64,8 +74,13 @@ def start_translation(frame: Frame, box_samples: PixelSamples, extents_m: torch.
     return bearing_z1(centre, frame.intrinsics) * z[..., None]
 
 
-def start_poses(frame: Frame, box_samples: PixelSamples, extents_m: torch.Tensor) -> Pose:
-    """The (4, B, N) start poses of the four-rotation search, with extents_m (B, N, 3) as scale."""
+def start_poses(
+    frame: Frame, box_samples: PixelSamples, extents_m: torch.Tensor, from_estimates: bool = False
+) -> Pose:
+    """The (4, B, N) start poses of the four-rotation search, with extents_m (B, N, 3) as scale.
+    from_estimates: where `estimated_translation` says."""
     R = start_rotations(frame, extents_m.shape[1])
-    T = start_translation(frame, box_samples, extents_m).expand(4, -1, -1, -1)
-    return Pose(R, T, extents_m.expand(4, -1, -1, -1))
+    T = start_translation(frame, box_samples, extents_m)
+    if from_estimates:
+        T = estimated_translation(frame, T)
+    return Pose(R, T.expand(4, -1, -1, -1), extents_m.expand(4, -1, -1, -1))

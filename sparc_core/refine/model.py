@@ -108,6 +108,6 @@ def _with_hint_columns(state: dict[str, torch.Tensor], inputs: InputConfig) -> d
         ("embed_token.weight", without.token_channels, inputs.token_channels),
         ("embed_context.weight", without.context_channels, inputs.context_channels),
     ):
-        if name in state and state[name].shape[1] == before:
-            wider[name] = F.pad(state[name], (0, now - before))
+        if name in state and before <= state[name].shape[1] < now:
+            wider[name] = F.pad(state[name], (0, now - state[name].shape[1]))
     return state | wider

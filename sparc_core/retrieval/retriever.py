@@ -34,11 +34,16 @@ class Retriever:
         return cls(load_predictor(weights, RetrievalConfig, RetrievalNet, cad.points.device)[0], cad)
 
     def rank(
-        self, prepared: PreparedImage, categories: list[str], count: int, seed: int = 0
+        self,
+        prepared: PreparedImage,
+        categories: list[str],
+        count: int,
+        seed: int = 0,
+        beside: torch.Tensor | None = None,
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """For every kept detection the positions of its `count` most similar CAD models, the best first, and
         their similarities. categories: of the kept detections; one that is none of the nine gets no
-        models."""
+        models. beside: (D, M) what else speaks for the models, added to their similarities."""
         device = self.vectors.device
         detection = torch.arange(len(prepared.kept), device=device)[None]
         frame = prepared.frame(detection)
@@ -48,6 +53,8 @@ class Retriever:
         known = torch.tensor([name in CATEGORIES for name in categories])
         numbers = [CATEGORIES.index(name) if name in CATEGORIES else 0 for name in categories]
         found = self.similarities(frame, samples, torch.tensor([numbers], device=device))[0]
+        if beside is not None:
+            found = found + beside
         ranked = []
         for row, is_known in zip(found, known.tolist(), strict=True):
             best = row.topk(min(count, len(row)))

@@ -12,7 +12,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-from sparc_core.scripts.finetune_common import azimuth_identity, depth_identity, initial_weights
+from sparc_core.scripts.finetune_common import depth_identity, estimate_identity, initial_weights
 from sparc_core.scripts.finetune_pictures import pictures
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
@@ -168,11 +168,11 @@ def _open_sides(options: _DataOptions, data, device: str) -> dict[str, _Side]:
     predicts = data.depth not in ("sensor", "none")
     perception = None
     if predicts:
-        seen_by = PerceptionConfig(depth=data.depth, azimuths=data.azimuths, download=options.download)
+        seen_by = PerceptionConfig(depth=data.depth, estimates=data.estimates, download=options.download)
         perception = Perception.load(seen_by, device)
     facts = {
         "depth": depth_identity(data.depth),
-        "azimuths": azimuth_identity(data.azimuths),
+        "estimates": estimate_identity(data.estimates),
         "detections": None if options.detections is None else file_digest(options.detections),
         "min_visible": data.min_visible,
         "dataset": dataset.sources,

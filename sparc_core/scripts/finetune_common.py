@@ -26,9 +26,9 @@ def depth_identity(depth: str) -> str:
     return _identity(depth, "depth.safetensors")
 
 
-def azimuth_identity(azimuths: str) -> str:
-    """The same of a name of the azimuths."""
-    return _identity(azimuths, "azimuth.safetensors")
+def estimate_identity(estimates: str) -> str:
+    """The same of a name of the estimates."""
+    return _identity(estimates, "boxes.safetensors")
 
 
 def _identity(name: str, shipped: str) -> str:

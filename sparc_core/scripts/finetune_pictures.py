@@ -10,7 +10,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-from sparc_core.scripts.finetune_common import azimuth_identity, depth_identity, initial_weights
+from sparc_core.scripts.finetune_common import depth_identity, estimate_identity, initial_weights
 from sparc_core.scripts.libraries import open_libraries
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
@@ -115,10 +115,10 @@ class _Side:
         images = PictureImages(found)
         sizes = {c: float((library.median_extents_m(c) ** 2).sum() ** 0.5) for c in library.categories}
         predicts = data.depth != "none"
-        seen_by = PerceptionConfig(depth=data.depth, azimuths=data.azimuths)
+        seen_by = PerceptionConfig(depth=data.depth, estimates=data.estimates)
         perception = Perception.load(seen_by, device) if predicts else None
         facts = {
-            "depth": depth_identity(data.depth), "azimuths": azimuth_identity(data.azimuths),
+            "depth": depth_identity(data.depth), "estimates": estimate_identity(data.estimates),
             "pictures": images.digest, "min_visible": data.min_visible,
         }  # fmt: skip
         place = (cache or folder) / "channels"

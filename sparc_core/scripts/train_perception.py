@@ -77,6 +77,40 @@ def _draw(number: int) -> str:
 
 
 @app.command()
+def proposals(
+    pictures: options.Pictures,
+    count: Annotated[int, typer.Option(help="Of the first so many pictures.")] = 5000,
+    detector: Annotated[
+        str, typer.Option(help="shipped, or weights of sparc train-perception detector.")
+    ] = "shipped",
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+) -> None:
+    """Let a detector look at pictures; the box network learns from its mistakes to judge detections.
+
+    The boxes go to proposals.jsonl in the folder; those that are there are kept.
+    """
+    import torch
+    from rich.progress import Progress
+
+    from sparc_core.device import find_device
+    from sparc_core.perception.mask_rcnn import MaskRcnnDetector
+    from sparc_core.perception.see import SHIPPED, WEIGHTS
+    from sparc_core.synth.picture_set import PictureFolder
+    from sparc_core.training.proposals import LOWEST_SCORE, write_proposals
+
+    if threads:
+        torch.set_num_threads(threads)
+    weights = WEIGHTS / "detector.safetensors" if detector == SHIPPED else Path(detector)
+    with report_bad_input(), Progress() as progress:
+        folder = PictureFolder(pictures)
+        network = MaskRcnnDetector.load(weights, find_device(device), LOWEST_SCORE)
+        task = progress.add_task("looking", total=min(count, len(folder)))
+        new = write_proposals(folder, network, count, lambda done: progress.update(task, completed=done))
+    typer.echo(f"proposals of {count} pictures in {pictures}, {new} of them new")
+
+
+@app.command()
 def depth(
     out: options.Out,
     pictures: options.Pictures,
@@ -133,32 +167,32 @@ def detector(
 
 
 @app.command()
-def azimuth(
+def boxes(
     out: options.Out,
     pictures: options.Pictures,
     validation: options.UnseenPictures,
-    config: Annotated[Path | None, options.yaml_of("AzimuthTraining")] = None,
+    config: Annotated[Path | None, options.yaml_of("BoxTraining")] = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     stop_after_min: options.StopAfterMin = 0.0,
     init: options.Init = None,
     resume: options.Resume = False,
 ) -> None:
-    """Train which way a detected object is turned; Ctrl-C saves a checkpoint to resume from."""
-    from sparc_core.perception.azimuth_net import AzimuthNet
+    """Train what is in a box: where, how large, how turned; Ctrl-C saves a checkpoint to resume from."""
+    from sparc_core.perception.box_net import BoxNet
     from sparc_core.synth.picture_set import PictureFolder
-    from sparc_core.training.azimuth import AzimuthTraining, BoxTable, make_azimuth_trainer, measure_azimuth
+    from sparc_core.training.boxes import BoxTable, BoxTraining, make_box_trainer, measure_boxes
 
     told = RunOptions(out, config, device, threads, stop_after_min, resume)
     with report_bad_input():
-        settings = told.settings(AzimuthTraining)
+        settings = told.settings(BoxTraining)
         unseen = BoxTable(PictureFolder(validation), settings.kept_px)
-        trainer = make_azimuth_trainer(settings, PictureFolder(pictures), told.use_device(), init)
+        trainer = make_box_trainer(settings, PictureFolder(pictures), told.use_device(), init)
 
     def figures() -> dict:
-        network = AzimuthNet(settings.network)
+        network = BoxNet(settings.network)
         network.load_state_dict({name: value.cpu() for name, value in trainer.averaged.items()})
-        return measure_azimuth(network, unseen)
+        return measure_boxes(network, unseen)
 
     train_predictor(told, settings, trainer, figures)
 

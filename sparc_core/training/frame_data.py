@@ -34,19 +34,19 @@ _OWN, _CUT, _MISSING = range(3)
 @dataclass(frozen=True)
 class FrameDataConfig:
     """depth: "sensor", "none", or a depth network as in `PerceptionConfig` ("shipped", a file, "hf:NAME").
-    azimuths: which azimuth network is asked where one of ours predicts the depth ("shipped", a file, "").
+    estimates: which box network is asked where one of ours predicts the depth ("shipped", a file, "").
     detections: N, objects looked at per image. min_visible: share of an object's pixels at which the sensor
     sees it, for it to be trained on. box_jitter: of true boxes, as a share of their size. masks_own,
     masks_cut, masks_missing: shares of masks as annotated or detected, cut from the depth, and withheld.
-    normals_missing: share of images without normals, azimuths_missing: of images without `Detection.azimuth`.
-    known_gravity: share of images whose up direction is
-    known. similar_model, unknown_extents, known_extents: as in `DataConfig`. threads: that read frames ahead.
+    normals_missing: share of images without normals, estimates_missing: of images without
+    `Detection.estimate`. known_gravity: share of images whose up direction is known. similar_model,
+    unknown_extents, known_extents: as in `DataConfig`. threads: that read frames ahead.
 
     Raises ValueError naming the field out of range.
     """
 
     depth: str = "sensor"
-    azimuths: str = "shipped"
+    estimates: str = "shipped"
     detections: int = 5
     min_visible: float = 0.5
     box_jitter: float = 0.05
@@ -54,7 +54,7 @@ class FrameDataConfig:
     masks_cut: float = 0.40
     masks_missing: float = 0.25
     normals_missing: float = 0.05
-    azimuths_missing: float = 0.1
+    estimates_missing: float = 0.1
     known_gravity: float = 0.5
     similar_model: float = 0.2
     unknown_extents: float = 0.5
@@ -67,7 +67,7 @@ class FrameDataConfig:
                 raise ValueError(f"data {name} must be at least 1, got {getattr(self, name)}")
         for name in (
             "min_visible", "box_jitter", "masks_own", "masks_cut", "masks_missing", "normals_missing",
-            "azimuths_missing", "known_gravity", "similar_model", "unknown_extents", "known_extents",
+            "estimates_missing", "known_gravity", "similar_model", "unknown_extents", "known_extents",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data {name} must be in [0, 1], got {getattr(self, name)}")
@@ -121,7 +121,7 @@ class FrameData:
         model = self.draws.similar(table.model[target], category, generator)
         expected, known = self.draws.expected_extents(model, category, truth.S, generator)
         frame = self._frame(number, target, valid, generator)
-        frame = replace(frame, azimuth=self._azimuths(channels, chosen, generator))
+        frame = replace(frame, estimate=self._estimates(channels, chosen, generator))
         source = self._source(channels, chosen.cpu(), generator)
         box_pixels = select_box_pixels(frame, self.inputs.n_bbox, generator)
         return TrainingBatch(
@@ -151,12 +151,12 @@ class FrameData:
             F.normalize(up + noise, dim=-1), draw < self.config.known_gravity,
         )  # fmt: skip
 
-    def _azimuths(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> torch.Tensor:
-        """(B, N, 6) what was predicted of the chosen targets (B, N)."""
-        found = [c.azimuth[row] for c, row in zip(channels, chosen.clamp(min=0).cpu().numpy(), strict=True)]
-        azimuth = torch.from_numpy(np.stack(found)).to(self.device)
+    def _estimates(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> torch.Tensor:
+        """(B, N, `ESTIMATE_NUMBERS`) what was predicted of the chosen targets (B, N)."""
+        found = [c.estimate[row] for c, row in zip(channels, chosen.clamp(min=0).cpu().numpy(), strict=True)]
+        estimate = torch.from_numpy(np.stack(found)).to(self.device)
         draw = torch.rand(len(channels), generator=generator, device=self.device)
-        return azimuth * ((draw >= self.config.azimuths_missing)[:, None] & (chosen >= 0))[..., None]
+        return estimate * ((draw >= self.config.estimates_missing)[:, None] & (chosen >= 0))[..., None]
 
     def _source(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> FrameSource:
         """The frames' pixels on the device; chosen (B, N) on the CPU."""

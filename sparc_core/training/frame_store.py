@@ -23,7 +23,7 @@ from sparc_core.datasets.scannet import MM_PER_M
 from sparc_core.geometry.camera import intrinsics_tensor
 from sparc_core.perception.masks import depth_masks
 from sparc_core.perception.normals import normals_from_depth
-from sparc_core.perception.prepare import NO_AZIMUTH
+from sparc_core.perception.prepare import packed_estimates
 from sparc_core.perception.see import Perception, Seen
 from sparc_core.training.frame_targets import TrainingFrame
 from sparc_core.types import HINT_CHANNELS, Detection
@@ -35,8 +35,8 @@ NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
 class FrameChannels:
     """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 unknown; normals_cam (H, W, 3) and hints (H, W, 2,
     `PixelHints`) int8, in `NORMAL_STEPS`, zero unknown; masks, cut_masks (T, H, W) bool of the targets: as
-    annotated or detected, and cut from the depth; has_cut (T,) bool; azimuth (T, 6) float32 of the targets, 0
-    unknown."""
+    annotated or detected, and cut from the depth; has_cut (T,) bool; estimate (T, `ESTIMATE_NUMBERS`) float32
+    of the targets, 0 unknown."""
 
     rgb: np.ndarray
     depth_m: np.ndarray
@@ -45,7 +45,7 @@ class FrameChannels:
     masks: np.ndarray
     cut_masks: np.ndarray
     has_cut: np.ndarray
-    azimuth: np.ndarray
+    estimate: np.ndarray
 
 
 class FrameStore:
@@ -85,7 +85,7 @@ class FrameStore:
         depth = sensor if sensor is not None else kept["depth_mm"].astype(np.float32) / np.float32(MM_PER_M)
         masks = np.stack([target.mask for target in frame.targets])
         return FrameChannels(
-            rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"], kept["azimuth"]
+            rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"], kept["estimate"]
         )
 
     def _kept(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ class FrameStore:
             "hints": _in_steps(hints),
             "cut": np.packbits(cut.reshape(len(cut), -1), axis=-1),
             "has_cut": has_cut,
-            "azimuth": np.array([d.azimuth or NO_AZIMUTH for d in seen.detections], dtype=np.float32),
+            "estimate": packed_estimates(seen.detections),
         }
 
     def _see(self, frame: TrainingFrame, rgb, sensor) -> Seen:

@@ -20,7 +20,7 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.geometry.pose import Pose, where
 from sparc_core.geometry.rotation import rotation_y
 from sparc_core.network.alignment import MultiSparcNet
-from sparc_core.refine.initial import start_translation
+from sparc_core.refine.initial import estimated_translation, start_translation
 from sparc_core.refine.loop import keep_plausible, observe_tokens, refine
 from sparc_core.refine.model import ModelConfig
 from sparc_core.refine.update import apply_update
@@ -216,11 +216,10 @@ def update_starts(batch: TrainingBatch, config: TrainConfig, generator: torch.Ge
     rough = torch.randn((*batch.truth.shape, 3), generator=generator, device=generator.device)
     sure = torch.rand(shape, generator=generator, device=generator.device) < 0.7
     S = torch.where(sure, batch.surface.expected_m, batch.truth.S * (0.25 * rough).exp())
-    searched = Pose(
-        upright_starts(batch.truth, batch.frame, generator),
-        start_translation(batch.frame, batch.box_samples, S),
-        S,
-    )
+    T = start_translation(batch.frame, batch.box_samples, S)
+    if config.model.inputs.hints:
+        T = estimated_translation(batch.frame, T)
+    searched = Pose(upright_starts(batch.truth, batch.frame, generator), T, S)
     draw = torch.rand(len(S), generator=generator, device=generator.device)
     start = where((draw < config.paper_start_share)[:, None].expand(batch.truth.shape), wide, searched)
     return known_extents_kept(start, batch)

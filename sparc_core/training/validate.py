@@ -33,7 +33,7 @@ def validate(
     data.seek(0)
     for _ in range(max(1, images // at_once)):
         batch = data.batch(at_once, generator)
-        starts = start_poses(batch.frame, batch.box_samples, batch.surface.expected_m)
+        starts = start_poses(batch.frame, batch.box_samples, batch.surface.expected_m, model.inputs.hints)
         looked = (network, model.inputs, batch.frame, batch.source, batch.surface)
         runs = []
         for k in range(4):

@@ -14,6 +14,7 @@ from sparc_core.synth.picture_set import PictureSet, PictureSetConfig, write_pic
 from sparc_core.synth.pictures import PictureConfig
 from sparc_core.synth.raycast import RayCaster
 from sparc_core.synth.scenes import SceneBatch
+from sparc_core.types import BoxEstimate
 
 
 def model_of(mesh, model_id, category, symmetry="none"):
@@ -105,3 +106,8 @@ def write_pictures(folder, count, width, height):
     lines = [write_picture(folder, i, *pictures.draw(i)) for i in range(count)]
     (folder / "pictures.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def box_estimate(azimuth=(0.0,) * 6, T_m=(0.1, 0.2, 2.0), S_m=(0.5, 0.9, 0.6)) -> BoxEstimate:
+    """What a box network might say of a detection."""
+    return BoxEstimate(tuple(azimuth), tuple(T_m), 0.1, tuple(S_m), 0.2)

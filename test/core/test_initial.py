@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from builders import box_estimate
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame, rotation_angle_rad
 from sparc_core.perception.samples import Frame, PixelSamples
@@ -122,6 +124,17 @@ def test_start_poses_have_the_given_extents_and_one_position():
     np.testing.assert_allclose(poses.T, np.broadcast_to(expected(2.3), (4, 1, 1, 3)), atol=1e-5)
 
 
+def test_starts_are_where_an_object_is_expected():
+    given = samples([CENTRE] * 3, [2.0] * 3, mask=[1, 1, 1])
+    there = (0.3, -0.1, 2.5)
+    told = dataclasses.replace(FRAME, estimate=torch.tensor([[box_estimate(T_m=there).packed()]]))
+    nothing = dataclasses.replace(FRAME, estimate=torch.zeros(1, 1, 14))
+    for frame, place in ((told, there), (nothing, expected(2.3)), (FRAME, expected(2.3))):
+        poses = start_poses(frame, given, EXTENTS, from_estimates=True)
+        np.testing.assert_allclose(poses.T, np.broadcast_to(place, (4, 1, 1, 3)), atol=1e-5)
+    np.testing.assert_allclose(start_poses(told, given, EXTENTS).T[0], expected(2.3), atol=1e-5)
+
+
 def test_starts_begin_where_the_predicted_azimuth_says():
     up = torch.nn.functional.normalize(torch.tensor([[0.1, -0.9, -0.3]]), dim=-1)
     corners = [100.0, 80, 180, 200], [400.0, 100, 500, 200], [300.0, 200, 340, 280]
@@ -130,7 +143,7 @@ def test_starts_begin_where_the_predicted_azimuth_says():
     theta = 0.7
     sure = [f(k * theta) for k in (1, 2, 4) for f in (math.cos, math.sin)]
     either = [0.0, 0.0, *sure[2:]]  # the front may be the back
-    told = dataclasses.replace(frame, azimuth=torch.tensor([[sure, either, [0.0] * 6]]))
+    told = dataclasses.replace(frame, estimate=F.pad(torch.tensor([[sure, either, [0.0] * 6]]), (0, 8)))
     R, plain = start_rotations(told, 3), start_rotations(frame, 3)
     assert torch.equal(R[:, :, 2], plain[:, :, 2])  # nothing was predicted
     for n in (0, 1):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import random_poses, scene_of, shape_caster, shape_tensors
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
@@ -21,7 +22,7 @@ from sparc_core.inputs.assemble import (
     OBJECT_LIMIT,
     InputConfig,
     assemble_tokens,
-    azimuth_context,
+    estimate_context,
     pose_context,
 )
 from sparc_core.perception.samples import CadSamples, Frame, PixelSamples
@@ -212,8 +213,8 @@ def test_hints_are_those_of_the_pixels():
     tokens = assemble_tokens(config, *inputs)
     assert torch.equal(tokens.features[:, :, :BOXES, HINTS], boxes.hints)
     assert torch.equal(tokens.features[:, :, BOXES:, HINTS], reprojected.hints)
-    assert tokens.context.shape[-1] == config.context_channels == 32
-    assert (tokens.context[..., 26:] == 0).all()  # no azimuth was predicted
+    assert tokens.context.shape[-1] == config.context_channels == 42
+    assert (tokens.context[..., 26:] == 0).all()  # nothing was predicted
 
 
 def test_the_context_says_how_far_the_azimuth_is_from_the_predicted_one():
@@ -230,11 +231,28 @@ def test_the_context_says_how_far_the_azimuth_is_from_the_predicted_one():
         R = np.stack([np.stack((np.cross(up, z), up, z), -1) for z in turned])
         now = Pose(torch.tensor(R)[None].float(), pose.T, pose.S)
         harmonics = [[f(k * a) for k in (1, 2, 4) for f in (np.cos, np.sin)] for a in predicted]
-        told = dataclasses.replace(frame, azimuth=torch.tensor([harmonics]).float())
+        told = dataclasses.replace(frame, estimate=F.pad(torch.tensor([harmonics]).float(), (0, 8)))
         expected = [f(-k * off) for k in (1, 2, 4) for f in (np.cos, np.sin)]
-        np.testing.assert_allclose(azimuth_context(told, now)[0], [expected] * 2, atol=1e-5)
-    doubtful = dataclasses.replace(told, azimuth=told.azimuth * 0.5)
-    np.testing.assert_allclose(azimuth_context(doubtful, now), azimuth_context(told, now) / 2, atol=1e-6)
+        np.testing.assert_allclose(estimate_context(told, now)[0, :, :6], [expected] * 2, atol=1e-5)
+    doubtful = dataclasses.replace(told, estimate=told.estimate * 0.5)
+    half = estimate_context(told, now)[..., :6] / 2
+    np.testing.assert_allclose(estimate_context(doubtful, now)[..., :6], half, atol=1e-6)
+
+
+def test_the_context_says_how_far_place_and_size_are_from_what_was_expected():
+    frame, pose, *_ = random_inputs(seed=7)
+    R, T, S = (getattr(pose, name)[0].double().numpy() for name in ("R", "T", "S"))
+    shift = np.array([[0.1, -0.2, 0.15], [0.0, 0.3, -0.1]])  # in object axes and mean extents
+    wished = T + np.einsum("nij,nj->ni", R, shift * np.sqrt((S**2).mean(-1, keepdims=True)))
+    numbers = np.concatenate(
+        (np.zeros((2, 6)), wished, [[0.1], [0.2]], S * [1.2, 0.9, 1.0], [[0.3], [0.4]]), -1
+    )
+    numbers = np.stack((numbers[0], np.zeros(14)))  # of the second nothing is expected
+    context = estimate_context(dataclasses.replace(frame, estimate=torch.tensor(numbers[None]).float()), pose)
+    assert context.shape == (1, 2, 16) and (context[0, 1] == 0).all()
+    ratio = np.log(np.linalg.norm(wished[0]) / np.linalg.norm(T[0]))
+    expected = [0] * 6 + [*shift[0], ratio, 0.1, *np.log([1.2, 0.9, 1.0]), 0.3, 1]
+    np.testing.assert_allclose(context[0, 0], expected, atol=1e-5)
 
 
 def test_place_in_the_box_runs_from_minus_one_to_one():

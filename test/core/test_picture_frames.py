@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import furniture, write_pictures
+from builders import box_estimate, furniture, write_pictures
 from typer.testing import CliRunner
 
 from sparc_core.config import from_dict, load_yaml
@@ -26,7 +26,7 @@ from sparc_core.training.picture_frames import (
     PictureTuneConfig,
     picture_frames,
 )
-from sparc_core.types import CATEGORIES
+from sparc_core.types import CATEGORIES, ESTIMATE_NUMBERS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "config/training/finetune_pictures.yaml"
 EXACT = FrameDataConfig(
@@ -107,33 +107,36 @@ def test_a_part_of_the_pictures_can_be_trained_on(folder):
 
 
 class Counts:
-    """Tells every box a number of its own in place of an azimuth."""
+    """Tells every box a number of its own in place of an estimate."""
 
-    def look(self, image_rgb, camera, detections, judge=False):
+    def look(self, image_rgb, camera, detections, judged_min_score=None):
         assert camera.up_cam is not None
-        return [dataclasses.replace(d, azimuth=(box_number(d.box_xyxy),) * 6) for d in detections]
+        return [
+            dataclasses.replace(d, estimate=box_estimate((box_number(d.box_xyxy),) * 6, (1, 2, 3)))
+            for d in detections
+        ]
 
 
 def box_number(box) -> float:
     return round(sum(box) / 1000, 4)
 
 
-def test_a_batch_holds_the_azimuths_that_were_predicted_of_its_boxes(folder, network, tmp_path):
+def test_a_batch_holds_what_was_predicted_of_its_boxes(folder, network, tmp_path):
     library = furniture()
     frames = picture_frames(PictureFolder(folder), library, 0.0)
     store = store_of(folder, tmp_path, network)
-    store.perception.azimuths = Counts()
+    store.perception.estimates = Counts()
     inputs = load_network(SHIPPED_WEIGHTS)[1].inputs
-    told = dataclasses.replace(EXACT, azimuths_missing=0.0)
+    told = dataclasses.replace(EXACT, estimates_missing=0.0)
     batch = FrameData(frames, library, store, told, inputs).batch(4, torch.Generator().manual_seed(0))
-    valid, found = batch.frame.object_valid, batch.frame.azimuth
-    assert found.shape == (*valid.shape, 6) and valid.sum() > 4
+    valid, found = batch.frame.object_valid, batch.frame.estimate
+    assert found.shape == (*valid.shape, ESTIMATE_NUMBERS) and valid.sum() > 4
     expected = [[box_number(box) for box in row] for row in batch.frame.boxes_xyxy.tolist()]
     np.testing.assert_allclose(found[..., 0][valid], torch.tensor(expected)[valid], atol=1e-3)
-    assert (found[~valid] == 0).all()
-    withheld = dataclasses.replace(EXACT, azimuths_missing=1.0)
+    assert (found[valid][:, 6:9] == torch.tensor([1.0, 2.0, 3.0])).all() and (found[~valid] == 0).all()
+    withheld = dataclasses.replace(EXACT, estimates_missing=1.0)
     batch = FrameData(frames, library, store, withheld, inputs).batch(4, torch.Generator().manual_seed(0))
-    assert (batch.frame.azimuth == 0).all()
+    assert (batch.frame.estimate == 0).all()
 
 
 def test_the_channels_are_what_the_network_predicts(folder, network, tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from builders import box_estimate
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.report import ErrorTable, poses_of
@@ -159,7 +160,7 @@ def small_network(path, seed, hints):
     """A weights file of a small network with random weights."""
     torch.manual_seed(seed)
     sizes = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
-    channels = (47, 32) if hints else (45, 26)
+    channels = (47, 42) if hints else (45, 26)
     model = ModelConfig(InputConfig(hints=hints), NetworkConfig(*channels, **sizes))
     save_weights(path, MultiSparcNet(model.network).state_dict(), model)
     return path
@@ -170,12 +171,14 @@ def test_hints_reach_the_network_and_wrong_ones_are_named(library, images, tmp_p
     image = images[0]
     shape = image.depth_m.shape
     ones = np.ones(shape, np.float32)
-    turned = [dataclasses.replace(d, azimuth=(0.5, 0.1, 0.2, 0, 0, 1)) for d in image.detections]
-    without, told, with_azimuth = (
+    turned = [
+        dataclasses.replace(d, estimate=box_estimate((0.5, 0.1, 0.2, 0, 0, 1))) for d in image.detections
+    ]
+    without, told, estimated = (
         align(aligner, image, **given)
         for given in ({}, {"hints": PixelHints(ones, 0.1 * ones)}, {"detections": turned})
     )
-    for a, b, c in zip(without.objects, told.objects, with_azimuth.objects, strict=True):
+    for a, b, c in zip(without.objects, told.objects, estimated.objects, strict=True):
         assert (a.T_m != b.T_m).any() and (a.T_m != c.T_m).any() and (b.T_m != c.T_m).any()
     with pytest.raises(ValueError, match=r"hints.object_share must be \(480, 640\) float, got \(4, 4\)"):
         align(aligner, image, hints=PixelHints(ones[:4, :4], ones))
@@ -330,7 +333,7 @@ class PlannedRetriever:
     def __init__(self, library, likeness):
         self.library, self.likeness = library, likeness
 
-    def rank(self, prepared, categories, count, seed=0):
+    def rank(self, prepared, categories, count, seed=0, beside=None):
         self.asked = (tuple(categories), count)
         ranked = []
         for category in categories:

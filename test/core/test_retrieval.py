@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders import furniture
+from builders import box_estimate, furniture
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
@@ -20,6 +20,7 @@ from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.prepare import prepare_image
 from sparc_core.perception.samples import Frame, PixelSamples
 from sparc_core.pipeline import AlignerConfig
+from sparc_core.retrieval.extents import extents_likelihood
 from sparc_core.retrieval.network import RetrievalConfig, RetrievalNet
 from sparc_core.retrieval.region import TOKEN_CHANNELS, region_tokens, view_frame
 from sparc_core.retrieval.retriever import Retriever, embed_cad_models
@@ -185,10 +186,24 @@ def test_a_retriever_ranks_the_models_of_the_category(prepared, tmp_path):
         assert {library.models[int(m)].category for m in models} == {category}
     again = retriever.rank(image, categories, 3)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(ranked, again, strict=True))
+    last = [int(library.indices_of_category(c)[-1]) for c in categories]
+    beside = torch.nn.functional.one_hot(torch.tensor(last), len(library.models)) * 3.0
+    told = retriever.rank(image, categories, 3, beside=beside)
+    assert [int(models[0]) for models, _ in told] == last
     few = retriever.rank(image, ["lamp"] * len(categories), 3)
     assert all(len(models) == 0 for models, _ in few)
     with pytest.raises(ValueError, match="gone.safetensors: no such file"):
         Retriever.load(tmp_path / "gone.safetensors", cad)
+
+
+def test_extents_that_are_expected_speak_for_models_of_that_size():
+    packed = torch.tensor([box_estimate(S_m=(0.5, 0.9, 0.6)).packed(), (0.0,) * 14])
+    models = torch.tensor([[0.5, 0.9, 0.6], [0.55, 0.9, 0.6], [0.5, 0.9, 1.8], [5.0, 9.0, 6.0]])
+    found = extents_likelihood(packed, models)
+    assert found.shape == (2, 4) and (found[1] == 0).all()
+    spread = np.hypot(0.2, 0.12)
+    expected = [0, -0.5 * (np.log(1.1) / spread) ** 2 / 3, -0.5 * 16 / 3, -0.5 * 16]
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_new_models_only_need_their_vectors(prepared):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from builders import box_estimate
 
 from sparc_core.perception.depth_net import DepthNet, DepthNetConfig, OurDepthNormals
 from sparc_core.perception.interfaces import DepthPrediction
@@ -59,31 +60,32 @@ def test_everything_predicted():
     assert set(seen.timing_ms) == {"detector", "depth", "masks"} and min(seen.timing_ms.values()) >= 0
 
 
+QUARTER_TURN = box_estimate((0, 1, -1, 0, 1, 0))
+
+
 class QuarterTurns:
     """Every object is turned by a quarter."""
 
-    def look(self, image_rgb, camera, detections, judge=False):
-        self.image = image_rgb
-        worth = {"bed": 1.0, "sofa": 0.5} if judge else {"bed": 1.0, "sofa": 1.0}
-        turned = (0, 1, -1, 0, 1, 0)
-        return [dataclasses.replace(d, azimuth=turned, score=d.score * worth[d.category]) for d in detections]
+    def look(self, image_rgb, camera, detections, judged_min_score=None):
+        self.image, self.judged_min_score = image_rgb, judged_min_score
+        return [dataclasses.replace(d, estimate=QUARTER_TURN) for d in detections]
 
 
-def test_azimuths_are_told_where_depth_is_predicted():
-    azimuths = QuarterTurns()
-    everything = Perception(FixedDetector(), PlaneDepth(), azimuths=azimuths)
+def test_estimates_are_told_where_depth_is_predicted():
+    estimates = QuarterTurns()
+    everything = Perception(FixedDetector(), PlaneDepth(), estimates=estimates)
     seen = everything.see(IMAGE, CAMERA)
-    assert [d.azimuth for d in seen.detections] == [(0, 1, -1, 0, 1, 0)] and azimuths.image is IMAGE
-    assert seen.ran["azimuths"] == "QuarterTurns" and seen.timing_ms["azimuths"] >= 0
+    assert [d.estimate for d in seen.detections] == [QUARTER_TURN] and estimates.image is IMAGE
+    assert seen.ran["estimates"] == "QuarterTurns" and seen.timing_ms["estimates"] >= 0
     sensor = np.full((48, 64), 3.0, np.float32)
     for found in (
         everything.see(IMAGE, CAMERA, depth_m=sensor), everything.see(IMAGE, CAMERA, []),
-        Perception(FixedDetector(), azimuths=azimuths).see(IMAGE, CAMERA),
+        Perception(FixedDetector(), estimates=estimates).see(IMAGE, CAMERA),
     ):  # fmt: skip
-        assert all(d.azimuth is None for d in found.detections) and "azimuths" not in found.ran
-    assert Perception.load(PerceptionConfig(depth="shipped")).azimuths is not None
-    for config in (PerceptionConfig(), PerceptionConfig(depth="shipped", azimuths="")):
-        assert Perception.load(config).azimuths is None
+        assert all(d.estimate is None for d in found.detections) and "estimates" not in found.ran
+    assert Perception.load(PerceptionConfig(depth="shipped")).estimates is not None
+    for config in (PerceptionConfig(), PerceptionConfig(depth="shipped", estimates="")):
+        assert Perception.load(config).estimates is None
 
 
 def test_the_detectors_scores_are_judged_where_that_is_asked_for():
@@ -93,17 +95,18 @@ def test_the_detectors_scores_are_judged_where_that_is_asked_for():
             scores, names = (0.9, 0.7, 0.6), ("sofa", "sofa", "bed")
             return [Detection(*found) for found in zip(boxes, names, scores, strict=True)]
 
-    seen = Perception(Several(), azimuths=QuarterTurns(), judged_min_score=0.4).see(IMAGE, CAMERA)
-    assert [(d.category, d.score) for d in seen.detections] == [("bed", 0.6), ("sofa", 0.45)]
-    assert seen.ran["azimuths"] == "QuarterTurns" and all(d.azimuth for d in seen.detections)
-    given = Perception(azimuths=QuarterTurns(), judged_min_score=0.4).see(IMAGE, CAMERA, [BOX])
+    judge = QuarterTurns()
+    seen = Perception(Several(), estimates=judge, judged_min_score=0.4).see(IMAGE, CAMERA)
+    assert judge.judged_min_score == 0.4 and len(seen.detections) == 3
+    assert seen.ran["estimates"] == "QuarterTurns" and all(d.estimate for d in seen.detections)
+    given = Perception(estimates=QuarterTurns(), judged_min_score=0.4).see(IMAGE, CAMERA, [BOX])
     assert given.detections == (BOX,)  # scores from outside are left alone
     own = PerceptionConfig("shipped", min_score=0.4)
-    assert own.judges and not PerceptionConfig("shipped", azimuths="").judges
+    assert own.judges and not PerceptionConfig("shipped", estimates="").judges
     assert not PerceptionConfig("coco:x.pth").judges and not PerceptionConfig(depth="shipped").judges
     perception = Perception.load(own)
-    assert perception.judged_min_score == 0.4 and perception.detector.min_score == pytest.approx(0.4**1.75)
-    plain = Perception.load(dataclasses.replace(own, azimuths=""))
+    assert perception.judged_min_score == 0.4 and perception.detector.min_score == pytest.approx(0.4 ** (1 / 0.3))
+    plain = Perception.load(dataclasses.replace(own, estimates=""))
     assert plain.judged_min_score is None and plain.detector.min_score == 0.4
 
 
