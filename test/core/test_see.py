@@ -105,7 +105,8 @@ def test_the_detectors_scores_are_judged_where_that_is_asked_for():
     assert own.judges and not PerceptionConfig("shipped", estimates="").judges
     assert not PerceptionConfig("coco:x.pth").judges and not PerceptionConfig(depth="shipped").judges
     perception = Perception.load(own)
-    assert perception.judged_min_score == 0.4 and perception.detector.min_score == pytest.approx(0.4 ** (1 / 0.3))
+    assert perception.judged_min_score == 0.4
+    assert perception.detector.min_score == pytest.approx(0.4 ** (1 / 0.3))
     plain = Perception.load(dataclasses.replace(own, estimates=""))
     assert plain.judged_min_score is None and plain.detector.min_score == 0.4
 
