@@ -101,8 +101,8 @@ def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = N
 
 
 def _with_hint_columns(state: dict[str, torch.Tensor], inputs: InputConfig) -> dict[str, torch.Tensor]:
-    """Parameters of a network without hints with columns of zeros for them, which come last; others as they
-    are."""
+    """Parameters of a network without hints, or with fewer of them, with columns of zeros for the missing ones,
+    which come last; others as they are."""
     without, wider = replace(inputs, hints=False), {}
     for name, before, now in (
         ("embed_token.weight", without.token_channels, inputs.token_channels),

@@ -128,11 +128,11 @@ def test_a_network_without_hints_can_be_given_them_and_ignores_them_to_begin_wit
     told = dataclasses.replace(
         CONFIG,
         inputs=dataclasses.replace(CONFIG.inputs, hints=True),
-        network=dataclasses.replace(CONFIG.network, token_channels=47, context_channels=32),
+        network=dataclasses.replace(CONFIG.network, token_channels=47, context_channels=42),
     )
     wide, config = load_network(weights, config=told)
     assert config == told
-    tokens, context = torch.randn(1, 2, 5, 47), torch.randn(1, 2, 32)
+    tokens, context = torch.randn(1, 2, 5, 47), torch.randn(1, 2, 42)
     valid = torch.ones(1, 2, 5, dtype=torch.bool)
     found = wide(tokens, context, valid, valid[..., 0]).raw_update
     before = network()(tokens[..., :45], context[..., :26], valid, valid[..., 0]).raw_update
@@ -141,5 +141,10 @@ def test_a_network_without_hints_can_be_given_them_and_ignores_them_to_begin_wit
     save_weights(weights, {**wide.state_dict(), "embed_token.weight": torch.ones(12, 47)}, told)
     again, _ = load_network(weights, config=told)
     assert (again.embed_token.weight == 1).all()
+    # one that was trained with some of them ignores the others
+    some = torch.ones(12, 32)
+    save_weights(weights, {**wide.state_dict(), "embed_context.weight": some}, told)
+    wider, _ = load_network(weights, config=told)
+    assert (wider.embed_context.weight[:, :32] == 1).all() and (wider.embed_context.weight[:, 32:] == 0).all()
     with pytest.raises(ValueError, match="embed_token.weight"):
         load_network(weights, config=CONFIG)
