@@ -101,7 +101,7 @@ def load_network(path: Path, device: str = "cpu", config: ModelConfig | None = N
 
 
 def _with_hint_columns(state: dict[str, torch.Tensor], inputs: InputConfig) -> dict[str, torch.Tensor]:
-    """Parameters of a network without hints, or with fewer of them, with columns of zeros for the missing ones,
+    """Parameters of a network without hints, or with fewer, with columns of zeros for those it lacks,
     which come last; others as they are."""
     without, wider = replace(inputs, hints=False), {}
     for name, before, now in (
