@@ -127,8 +127,7 @@ class MaskRcnnDetector:
         """See `Detector`."""
 
         def predict(network: MaskRCNN, device) -> dict[str, torch.Tensor]:
-            image = torch.from_numpy(np.ascontiguousarray(image_rgb)).to(device)
-            found = network([image.permute(2, 0, 1).float() / 255])[0]
+            found = network([_tensor(image_rgb, device)])[0]
             return found | {"masks": found["masks"] > 0.5}
 
         found = self.network.run(predict)
@@ -146,9 +145,7 @@ class MaskRcnnDetector:
         """Boxes (D, 4) and scores (D,) of `detect`, the best first, without the time that masks take."""
 
         def predict(network: MaskRCNN, device) -> dict[str, torch.Tensor]:
-            image = (
-                torch.from_numpy(np.ascontiguousarray(image_rgb)).to(device).permute(2, 0, 1).float() / 255
-            )
+            image = _tensor(image_rgb, device)
             images, _ = network.transform([image])
             features = network.backbone(images.tensors)
             regions, _ = network.rpn(images, features)
@@ -162,3 +159,8 @@ class MaskRcnnDetector:
         scores, names = found["scores"].cpu().numpy(), [self.names[i] for i in found["labels"].tolist()]
         kept = (scores >= self.min_score) & np.array([name is not None for name in names], dtype=bool)
         return found["boxes"].cpu().numpy()[kept] - 0.5, scores[kept]
+
+
+def _tensor(image_rgb: np.ndarray, device) -> torch.Tensor:
+    """(3, H, W) in [0, 1], as torchvision's detectors take images."""
+    return torch.from_numpy(np.ascontiguousarray(image_rgb)).to(device).permute(2, 0, 1).float() / 255

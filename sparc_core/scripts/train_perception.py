@@ -93,15 +93,16 @@ def proposals(
     import torch
     from rich.progress import Progress
 
+    from sparc_core.baselines.reader import SHIPPED_DETECTOR
     from sparc_core.device import find_device
     from sparc_core.perception.mask_rcnn import MaskRcnnDetector
-    from sparc_core.perception.see import SHIPPED, WEIGHTS
+    from sparc_core.perception.see import SHIPPED
     from sparc_core.synth.picture_set import PictureFolder
     from sparc_core.training.proposals import LOWEST_SCORE, write_proposals
 
     if threads:
         torch.set_num_threads(threads)
-    weights = WEIGHTS / "detector.safetensors" if detector == SHIPPED else Path(detector)
+    weights = SHIPPED_DETECTOR if detector == SHIPPED else Path(detector)
     with report_bad_input(), Progress() as progress:
         folder = PictureFolder(pictures)
         network = MaskRcnnDetector.load(weights, find_device(device), LOWEST_SCORE)

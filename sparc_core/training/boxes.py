@@ -29,7 +29,7 @@ from sparc_core.synth.corrupt import jitter_boxes
 from sparc_core.synth.picture_set import PicturedObject, PictureFolder, StoredPicture
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, PredictorTrainer
 from sparc_core.training.predictors import take_weights
-from sparc_core.training.proposals import labelled, read_proposals
+from sparc_core.training.proposals import PROPOSALS, labelled, read_proposals
 from sparc_core.types import AZIMUTH_ORDERS, CATEGORIES
 
 MARGIN = 1.6  # side of a kept square over the longer side of the box: room for boxes that are moved
@@ -110,8 +110,8 @@ class BoxBatch:
 
 class BoxTable:
     """All boxes of a folder's pictures in memory, (N, …): squares (N, 3, P, P) uint8 around them, boxes_xyxy,
-    intrinsics, size_px, up_cam, R, T, S, height (NaN unknown), label and symmetry_order; picture (N,) which
-    picture they are of, in order, and first, count of every picture's boxes.
+    intrinsics, size_px, up_cam, R, T, S, height (NaN unknown), label and symmetry_order; the boxes of a
+    picture lie together: first, count of every picture's.
 
     proposals: boxes by the pictures' numbers, that a detector found. They come behind the others, each as if
     it were a picture of its own, from picture `pictures` on."""
@@ -138,7 +138,6 @@ class BoxTable:
         )
         self.label, self.symmetry_order = (torch.from_numpy(values) for values in columns[9:])
         self.count = torch.tensor([len(group) for group in groups + alone])
-        self.picture = torch.repeat_interleave(torch.arange(len(self.count)), self.count)
         self.first = self.count.cumsum(0) - self.count
 
     def __len__(self) -> int:
@@ -191,7 +190,7 @@ class BoxBatches:
         """The next batch."""
         settings, table, size = self.settings, self.table, self.settings.network.size_px
         pictures = torch.randint(table.pictures, (settings.train.pictures,), generator=generator)
-        if len(table.count) > table.pictures:
+        if settings.proposals:
             count = round(settings.proposals * settings.train.pictures)
             found = torch.randint(table.pictures, len(table.count), (count,), generator=generator)
             pictures = torch.cat((pictures, found))
@@ -327,6 +326,8 @@ def make_box_trainer(
     first, last = (round(share * len(pictures)) for share in settings.share)
     proposals = read_proposals(pictures.folder) if settings.proposals else None
     table = BoxTable(pictures, settings.kept_px, range(first, max(first + 1, last)), proposals)
+    if settings.proposals and len(table.count) == table.pictures:
+        raise ValueError(f"{pictures.folder / PROPOSALS}: it has no boxes of the pictures to train on")
     losses = BoxLosses(network, settings)
     batches = BoxBatches(table, settings)
     return PredictorTrainer(settings.train, losses, network, batches, device, network.ends())

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torchvision.ops import nms
 
 from sparc_core.geometry.boxes import box_iou
 from sparc_core.perception.mask_rcnn import MaskRcnnDetector
 from sparc_core.synth.picture_set import PicturedObject, PictureFolder
 
 PROPOSALS = "proposals.jsonl"  # in the folder of the pictures
-LOWEST_SCORE = 0.05  # of boxes that are kept
+LOWEST_SCORE = 0.05  # of boxes that are asked for
 SAME_BOX = 0.85  # IoU from which two boxes are one: the detector gives some in several categories
 RIGHT, WRONG = 0.5, 0.4  # IoU with an object from which a box shows it, and below which it shows none
 
@@ -52,13 +54,9 @@ def read_proposals(folder: Path) -> dict[int, np.ndarray]:
 
 
 def distinct(boxes_xyxy: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Boxes (K, 4) of at least `LOWEST_SCORE`, the best first, without those that a better one is."""
-    kept = []
-    for i in np.argsort(-scores, kind="stable"):
-        box = boxes_xyxy[i]
-        if scores[i] >= LOWEST_SCORE and (not kept or box_iou([box], kept).max() < SAME_BOX):
-            kept.append(box)
-    return np.array(kept, dtype=np.float64).reshape(-1, 4)
+    """Boxes (K, 4), the best first, without those that a better one is."""
+    boxes = torch.from_numpy(boxes_xyxy)
+    return boxes[nms(boxes, torch.from_numpy(scores).to(boxes.dtype), SAME_BOX)].numpy()
 
 
 def labelled(
@@ -66,13 +64,13 @@ def labelled(
 ) -> list[tuple[np.ndarray, PicturedObject | None]]:
     """Boxes (D, 4), each with the object it shows or None, without those that show an object by halves (an
     IoU between `WRONG` and `RIGHT`)."""
+    if not objects:
+        return [(box, None) for box in boxes_xyxy]
     found = []
-    for box in boxes_xyxy:
-        overlap = box_iou([box], [item.box_xyxy for item in objects])[0]
-        best = int(overlap.argmax()) if len(objects) else -1
-        iou = overlap[best] if len(objects) else 0.0
-        if iou >= RIGHT:
+    for box, overlap in zip(boxes_xyxy, box_iou(boxes_xyxy, [o.box_xyxy for o in objects]), strict=True):
+        best = int(overlap.argmax())
+        if overlap[best] >= RIGHT:
             found.append((box, objects[best]))
-        elif iou < WRONG:
+        elif overlap[best] < WRONG:
             found.append((box, None))
     return found

@@ -58,8 +58,8 @@ def test_boxes_without_masks_are_those_of_the_detections(weights, folder):
 
 def test_of_boxes_that_are_one_the_best_stays():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10.5], [0, 0, 10, 20], [50, 50, 60, 60]], dtype=float)
-    found = distinct(boxes, np.array([0.5, 0.6, 0.3, 0.04]))
-    np.testing.assert_array_equal(found, boxes[[1, 2]])
+    found = distinct(boxes, np.array([0.5, 0.6, 0.3, 0.4]))
+    np.testing.assert_array_equal(found, boxes[[1, 3, 2]])
     assert distinct(np.zeros((0, 4)), np.zeros(0)).shape == (0, 4)
 
 
@@ -112,6 +112,9 @@ def test_proposals_are_learnt_as_what_they_show(folder):
     assert labelled([nothing], picture.objects)[0][1] is None
     row = {"number": picture.number, "boxes_xyxy": [right.tolist(), nothing.tolist(), [0, 0, 12, 8]]}
     with pytest.raises(ValueError, match="write it with sparc train-perception proposals"):
+        make_box_trainer(training(), pictures)
+    (folder / "proposals.jsonl").write_text(json.dumps({**row, "number": 99}) + "\n")
+    with pytest.raises(ValueError, match=r"proposals.jsonl: it has no boxes of the pictures to train on"):
         make_box_trainer(training(), pictures)
     (folder / "proposals.jsonl").write_text(json.dumps(row) + "\n")
     trainer = make_box_trainer(training(), pictures)
