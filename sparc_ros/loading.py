@@ -84,10 +84,11 @@ def load_perception(parameters: NodeParameters, device: str) -> Perception:
             parameters.masks,
             parameters.detector_min_score,
             parameters.fill_holes,
+            estimates="" if parameters.box_model == "none" else parameters.box_model,
         )
         return Perception.load(config, device)
     except (ValueError, OSError) as error:
-        raise ValueError(f"parameter detector, depth_model or masks: {error}") from error
+        raise ValueError(f"parameter detector, depth_model, box_model or masks: {error}") from error
 
 
 def _detections_from_file(parameters: NodeParameters) -> tuple[Detection, ...] | None:

@@ -128,6 +128,11 @@ class NodeParameters:
         "Depth and normals from the image where `depth` is not subscribed: shipped, a file of `sparc "
         "train-perception depth`, hf:NAME, or none.",
     )
+    box_model: str = parameter(
+        "shipped",
+        "What tells where objects are when depth_model predicts the depth, and corrects the boxes of our "
+        "detector: shipped, a file of `sparc train-perception boxes`, or none.",
+    )
     fill_holes: bool = parameter(False, "Whether depth_model fills the holes of `depth`.")
     masks: str = parameter("", "sam:FILE: masks by segment-anything; empty: the detector's, or from depth.")
     retrieval: str = parameter(

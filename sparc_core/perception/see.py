@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sparc_core.perception.box_net import JUDGEMENT, BoxPredictor
+from sparc_core.perception.box_predictor import BoxPredictor
 from sparc_core.perception.interfaces import DepthNormals, DepthPrediction, Detector, Estimates, Masker
+from sparc_core.perception.judgement import UNSAID
 from sparc_core.perception.rectify import rectifier_for
 from sparc_core.types import Camera, Detection, PixelHints
 
@@ -29,8 +30,8 @@ class PerceptionConfig:
     segment-anything, or "": the detector's own, or cut from the depth. min_score: of detections. fill_holes:
     predict the depth that a sensor leaves out. download: fetch models from the Hub. estimates: "shipped", a
     file of our weights, or "": where the objects are and which way they are turned, where our own network
-    predicts the depth;
-    our own detector's scores are weighed with what it makes of the categories."""
+    predicts the depth; our own detector's scores are weighed with what it makes of the categories, and its
+    boxes corrected."""
 
     detector: str = ""
     depth: str = ""
@@ -209,9 +210,7 @@ def _load_detector(config: PerceptionConfig, device):
     if name.startswith("coco:"):
         return MaskRcnnDetector.load_coco(Path(name.removeprefix("coco:")), device, config.min_score)
     path = WEIGHTS / "detector.safetensors" if name == SHIPPED else Path(name)
-    lowest = config.min_score
-    if config.judges:  # what a category without a doubt can still lift above it
-        lowest **= 1 / (1 - JUDGEMENT)
+    lowest = UNSAID if config.judges else config.min_score  # a box is judged by its scores in all categories
     return MaskRcnnDetector.load(path, device, lowest)
 
 

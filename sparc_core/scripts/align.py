@@ -64,6 +64,13 @@ def command(
             help="Depth from the image, used without --depth: shipped, weights of ours, hf:NAME or none."
         ),
     ] = SHIPPED,
+    box_model: Annotated[
+        str,
+        typer.Option(
+            help="What tells where objects are and corrects the boxes of our detector: shipped, weights of "
+            "ours or none."
+        ),
+    ] = SHIPPED,
     masks: Annotated[str, typer.Option(help="sam:FILE: masks by segment-anything.")] = "",
     min_score: Annotated[float, typer.Option(help="Of detections.")] = 0.4,
     fill_holes: Annotated[
@@ -132,7 +139,7 @@ def command(
         _check_outputs(out, overlay, scene, map_file)
         networks = Networks(
             weights, cad_library, device, scale_mode.value, _scale_modes(scale_mode_of or []), retrieval,
-            detector, depth_model, masks, min_score, fill_holes, download,
+            detector, depth_model, box_model, masks, min_score, fill_holes, download,
         )  # fmt: skip
         if is_sequence(image):
             _check_sequence_outputs(out, overlay)

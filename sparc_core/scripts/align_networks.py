@@ -24,6 +24,7 @@ class Networks:
     retrieval: str
     detector: str
     depth_model: str
+    box_model: str
     masks: str
     min_score: float
     fill_holes: bool
@@ -51,5 +52,6 @@ class Networks:
             "" if has_detections else self.detector,
             "" if self.depth_model == "none" or (has_depth and not self.fill_holes) else self.depth_model,
             self.masks, self.min_score, self.fill_holes, self.download,
+            "" if self.box_model == "none" else self.box_model,
         )  # fmt: skip
         return Perception.load(config, find_device(self.device))

@@ -12,7 +12,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-from sparc_core.scripts.finetune_common import depth_identity, estimate_identity, initial_weights
+from sparc_core.scripts.finetune_common import box_views, depth_identity, initial_weights
 from sparc_core.scripts.finetune_pictures import pictures
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
@@ -172,7 +172,6 @@ def _open_sides(options: _DataOptions, data, device: str) -> dict[str, _Side]:
         perception = Perception.load(seen_by, device)
     facts = {
         "depth": depth_identity(data.depth),
-        "estimates": estimate_identity(data.estimates),
         "detections": None if options.detections is None else file_digest(options.detections),
         "min_visible": data.min_visible,
         "dataset": dataset.sources,
@@ -184,16 +183,18 @@ def _open_sides(options: _DataOptions, data, device: str) -> dict[str, _Side]:
     ):  # fmt: skip
         frames, library = _frames_of(dataset, scenes, cad, data.min_visible, found, path)
         sizes = {c: float((library.median_extents_m(c) ** 2).sum() ** 0.5) for c in library.categories}
-        store = _store(dataset, "predicted" if predicts else data.depth, options, facts, sizes, perception)
+        depth = "predicted" if predicts else data.depth
+        views = box_views(perception, data.estimates, data.box_jitter if found is None else 0.0)
+        store = _store(dataset, depth, options, facts, sizes, perception, views)
         sides[name] = _Side(frames, library, store, jitter=found is None)
     return sides
 
 
-def _store(dataset, depth: str, options: _DataOptions, facts: dict, sizes: dict, perception):
+def _store(dataset, depth: str, options: _DataOptions, facts: dict, sizes: dict, perception, views):
     from sparc_core.training.frame_store import FrameStore
 
     folder = options.cache or options.prepared / "channels"
-    return FrameStore(dataset, depth, folder, facts, sizes, perception)
+    return FrameStore(dataset, depth, folder, facts, sizes, perception, views)
 
 
 def _frames_of(dataset, scenes, cad: dict, min_visible: float, found, path: Path):

@@ -26,13 +26,19 @@ def depth_identity(depth: str) -> str:
     return _identity(depth, "depth.safetensors")
 
 
-def estimate_identity(estimates: str) -> str:
-    """The same of a name of the estimates."""
-    return _identity(estimates, "boxes.safetensors")
+def box_views(perception, estimates: str, jitter: float):
+    """What a perception that was loaded with those estimates predicts of boxes (a `BoxViews`), or None."""
+    from sparc_core.training.frame_store import BoxViews
+
+    if perception is None or perception.estimates is None:
+        return None
+    return BoxViews(perception.estimates, _identity(estimates, "boxes.safetensors"), jitter)
 
 
 def _identity(name: str, shipped: str) -> str:
-    from sparc_core.evaluation.scan2cad.predict import predictor_identity
+    from sparc_core.evaluation.scan2cad.predict import file_digest, predictor_identity
     from sparc_core.perception.see import SHIPPED, WEIGHTS
 
-    return predictor_identity(str(WEIGHTS / shipped) if name == SHIPPED else name)
+    if name == SHIPPED:  # wherever it is installed
+        return f"{SHIPPED} ({file_digest(WEIGHTS / shipped)})"
+    return predictor_identity(name)

@@ -10,7 +10,7 @@ import typer
 
 from sparc_core.scripts import options
 from sparc_core.scripts.errors import report_bad_input
-from sparc_core.scripts.finetune_common import depth_identity, estimate_identity, initial_weights
+from sparc_core.scripts.finetune_common import box_views, depth_identity, initial_weights
 from sparc_core.scripts.libraries import open_libraries
 from sparc_core.scripts.training_run import RunOptions, TrainingRun
 
@@ -118,11 +118,15 @@ class _Side:
         seen_by = PerceptionConfig(depth=data.depth, estimates=data.estimates)
         perception = Perception.load(seen_by, device) if predicts else None
         facts = {
-            "depth": depth_identity(data.depth), "estimates": estimate_identity(data.estimates),
-            "pictures": images.digest, "min_visible": data.min_visible,
-        }  # fmt: skip
+            "depth": depth_identity(data.depth),
+            "pictures": images.digest,
+            "min_visible": data.min_visible,
+        }
+        views = box_views(perception, data.estimates, data.box_jitter)
         place = (cache or folder) / "channels"
-        store = FrameStore(images, "predicted" if predicts else "none", place, facts, sizes, perception)
+        store = FrameStore(
+            images, "predicted" if predicts else "none", place, facts, sizes, perception, views
+        )
         return cls(frames, library, store)
 
     def data(self, settings, device: str, rank: int = 0, processes: int = 1):

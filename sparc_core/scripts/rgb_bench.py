@@ -22,6 +22,7 @@ def rgb(
     track: options.Tracks = None,
     detector: options.BenchPredictor = "",
     depth_model: options.BenchPredictor = "",
+    box_model: options.BenchPredictor = "",
     masks: Annotated[str, typer.Option(help="As for sparc align; empty: the detector's.")] = "",
     min_score: options.MinScore = 0.4,
     retrieval: Annotated[str, typer.Option(help="As for sparc align: shipped, size or a file.")] = "shipped",
@@ -41,7 +42,10 @@ def rgb(
     with report_bad_input():
         names = tuple(track) if track else tuple(t.name for t in TRACKS)
         config = RgbBenchConfig(images, seed, cad_library, names)
-        perception = PerceptionConfig(detector or SHIPPED, depth_model or SHIPPED, masks, min_score)
+        perception = PerceptionConfig(
+            detector or SHIPPED, depth_model or SHIPPED, masks, min_score,
+            estimates="" if box_model == "none" else box_model or SHIPPED,
+        )  # fmt: skip
         spec = parse_trained(method)
         arguments = (config, perception, spec, retrieval, device)
         runner = RgbBenchRunner.load(*arguments)  # whatever is wrong with the arguments shows here

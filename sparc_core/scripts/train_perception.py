@@ -182,7 +182,9 @@ def boxes(
     """Train what is in a box: where, how large, how turned; Ctrl-C saves a checkpoint to resume from."""
     from sparc_core.perception.box_net import BoxNet
     from sparc_core.synth.picture_set import PictureFolder
-    from sparc_core.training.boxes import BoxTable, BoxTraining, make_box_trainer, measure_boxes
+    from sparc_core.training.box_figures import measure_boxes
+    from sparc_core.training.box_table import BoxTable
+    from sparc_core.training.boxes import BoxTraining, make_box_trainer
 
     told = RunOptions(out, config, device, threads, stop_after_min, resume)
     with report_bad_input():

@@ -167,8 +167,9 @@ def corrupt_normals(noise: NoiseBatch, normal_cam, has_depth, generator):
     return torch.where(valid[..., None], noisy, torch.zeros_like(noisy)), valid
 
 
-def jitter_boxes(boxes_xyxy, size_px, amount: float, generator):
-    """Boxes (B, N, 4) with every side moved by up to `amount` of the box's size, cut at the image."""
+def jitter_boxes(boxes_xyxy, size_px, amount: float | torch.Tensor, generator):
+    """Boxes (B, N, 4) with every side moved by up to `amount` of the box's size, cut at the image. amount: of
+    all, or (B, N, 1)."""
     low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
     size = torch.cat((high - low, high - low), -1)
     draw = torch.rand(boxes_xyxy.shape, generator=generator, device=generator.device) * 2 - 1

@@ -36,11 +36,12 @@ class FrameDataConfig:
     """depth: "sensor", "none", or a depth network as in `PerceptionConfig` ("shipped", a file, "hf:NAME").
     estimates: which box network is asked where one of ours predicts the depth ("shipped", a file, "").
     detections: N, objects looked at per image. min_visible: share of an object's pixels at which the sensor
-    sees it, for it to be trained on. box_jitter: of true boxes, as a share of their size. masks_own,
-    masks_cut, masks_missing: shares of masks as annotated or detected, cut from the depth, and withheld.
-    normals_missing: share of images without normals, estimates_missing: of images without
-    `Detection.estimate`. known_gravity: share of images whose up direction is known. similar_model,
-    unknown_extents, known_extents: as in `DataConfig`. threads: that read frames ahead.
+    sees it, for it to be trained on. box_jitter: of true boxes, as a share of their size: the most, with
+    another limit up to it for every box. masks_own, masks_cut, masks_missing: shares of masks as annotated or
+    detected, cut from the depth, and withheld. normals_missing: share of images without normals,
+    estimates_missing: of images without `Detection.estimate`. known_gravity: share of images whose up
+    direction is known. similar_model, unknown_extents, known_extents: as in `DataConfig`. threads: that read
+    frames ahead.
 
     Raises ValueError naming the field out of range.
     """
@@ -49,7 +50,7 @@ class FrameDataConfig:
     estimates: str = "shipped"
     detections: int = 5
     min_visible: float = 0.5
-    box_jitter: float = 0.05
+    box_jitter: float = 0.09
     masks_own: float = 0.35
     masks_cut: float = 0.40
     masks_missing: float = 0.25
@@ -99,6 +100,7 @@ class FrameData:
             raise ValueError("no frame shows an object to train on")
         self.config, self.inputs, self.device = config, inputs, device
         self.box_jitter = config.box_jitter if jitter else 0.0
+        self.moved_before = store.views is not None
         self.cad = CadTensors.from_library(library, device)
         self.draws = ModelDraws(self.cad, config.similar_model, config.unknown_extents, config.known_extents)
         self.table = TargetTable(frames, library, device)
@@ -120,8 +122,8 @@ class FrameData:
         category = table.category[target]
         model = self.draws.similar(table.model[target], category, generator)
         expected, known = self.draws.expected_extents(model, category, truth.S, generator)
-        frame = self._frame(number, target, valid, generator)
-        frame = replace(frame, estimate=self._estimates(channels, chosen, generator))
+        boxes, estimate = self._boxes(number, target, chosen, channels, generator)
+        frame = replace(self._frame(number, boxes, valid, generator), estimate=estimate)
         source = self._source(channels, chosen.cpu(), generator)
         box_pixels = select_box_pixels(frame, self.inputs.n_bbox, generator)
         return TrainingBatch(
@@ -139,24 +141,39 @@ class FrameData:
         order = torch.where(there.gather(1, order), order, -1)
         return F.pad(order, (0, self.config.detections - order.shape[1]), value=-1)
 
-    def _frame(self, number, target, valid, generator) -> Frame:
-        table, size = self.table, self.table.size_px[number]
-        boxes = jitter_boxes(table.boxes_xyxy[target], size, self.box_jitter, generator)
+    def _frame(self, number, boxes, valid, generator) -> Frame:
+        table = self.table
         up = table.up_cam[number]
         noise = UP_NOISE * torch.randn(up.shape, generator=generator, device=self.device)
         draw = torch.rand(len(number), generator=generator, device=self.device)
         return Frame(
-            table.intrinsics[number], size,
+            table.intrinsics[number], table.size_px[number],
             torch.where(valid[..., None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0])), valid,
             F.normalize(up + noise, dim=-1), draw < self.config.known_gravity,
         )  # fmt: skip
 
-    def _estimates(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> torch.Tensor:
-        """(B, N, `ESTIMATE_NUMBERS`) what was predicted of the chosen targets (B, N)."""
-        found = [c.estimate[row] for c, row in zip(channels, chosen.clamp(min=0).cpu().numpy(), strict=True)]
-        estimate = torch.from_numpy(np.stack(found)).to(self.device)
-        draw = torch.rand(len(channels), generator=generator, device=self.device)
-        return estimate * ((draw >= self.config.estimates_missing)[:, None] & (chosen >= 0))[..., None]
+    def _boxes(self, number, target, chosen, channels: Sequence[FrameChannels], generator):
+        """Boxes (B, N, 4) of the chosen targets (B, N), moved, and what was predicted of what is in them
+        (B, N, `ESTIMATE_NUMBERS`)."""
+        moves = [len(c.boxes_xyxy) for c in channels]
+        draw = torch.rand(len(moves), generator=generator, device=self.device).tolist()
+        rows = [
+            (int(share * most), row)
+            for share, most, row in zip(draw, moves, chosen.clamp(min=0).cpu().numpy(), strict=True)
+        ]
+
+        def stacked(name: str) -> torch.Tensor:
+            found = [getattr(c, name)[move][row] for c, (move, row) in zip(channels, rows, strict=True)]
+            return torch.from_numpy(np.stack(found)).to(self.device)
+
+        if self.moved_before:
+            boxes = stacked("boxes_xyxy")
+        else:
+            limit = self.box_jitter * torch.rand(*chosen.shape, 1, generator=generator, device=self.device)
+            boxes = jitter_boxes(self.table.boxes_xyxy[target], self.table.size_px[number], limit, generator)
+        told = torch.rand(len(channels), generator=generator, device=self.device)
+        told = (told >= self.config.estimates_missing)[:, None] & (chosen >= 0)
+        return boxes, stacked("estimate") * told[..., None]
 
     def _source(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> FrameSource:
         """The frames' pixels on the device; chosen (B, N) on the CPU."""

@@ -11,12 +11,12 @@ import torch
 from torchvision.ops import nms
 
 from sparc_core.geometry.boxes import box_iou
+from sparc_core.perception.judgement import SAME_BOX
 from sparc_core.perception.mask_rcnn import MaskRcnnDetector
 from sparc_core.synth.picture_set import PicturedObject, PictureFolder
 
 PROPOSALS = "proposals.jsonl"  # in the folder of the pictures
 LOWEST_SCORE = 0.05  # of boxes that are asked for
-SAME_BOX = 0.85  # IoU from which two boxes are one: the detector gives some in several categories
 RIGHT, WRONG = 0.5, 0.4  # IoU with an object from which a box shows it, and below which it shows none
 
 

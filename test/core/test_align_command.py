@@ -193,19 +193,26 @@ def test_predictors_take_the_place_of_detections_and_depth(frame, recorder, monk
 
     monkeypatch.setattr(Perception, "load", load)
     result = run(frame, "--detector", "d.safetensors", "--depth-model", "hf:depth", "--masks", "sam:s.pth",
-                 "--min-score", "0.6", "--device", "cpu", without=("--detections",))  # fmt: skip
+                 "--box-model", "b.safetensors", "--min-score", "0.6", "--device", "cpu",
+                 without=("--detections",))  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert given.config == PerceptionConfig("d.safetensors", "hf:depth", "sam:s.pth", 0.6)
+    assert given.config == PerceptionConfig(
+        "d.safetensors", "hf:depth", "sam:s.pth", 0.6, estimates="b.safetensors"
+    )  # fmt: skip
     assert given.device == "cpu" and given.see[2] is None and given.see[3] is None
     assert recorder.align.depth_predicted and recorder.align.detections[0].box_xyxy == (1.0, 2.0, 30.0, 40.0)
     written = json.loads((frame / "r.json").read_text())
     assert written["perception"] == {"detector": "Any", "depth": "Other", "masks": "none"}
     assert written["timing_ms"]["detector"] == 12.0
+    assert run(frame, "--box-model", "none", without=("--detections",)).exit_code == 0
+    assert given.config.estimates == ""
 
 
 def test_predictors_that_cannot_be_loaded_are_named(frame, recorder):
     message = refused(frame, "--detector", frame / "gone.safetensors", without=("--detections",))
     assert "gone.safetensors: no such file" in message
+    message = refused(frame, "--box-model", frame / "lost.safetensors", without=("--detections",))
+    assert "lost.safetensors: no such file" in message
     assert "perception masks must be 'sam:FILE'" in refused(frame, "--masks", "s.pth")
     assert "fill_holes needs a depth predictor" in refused(frame, "--fill-holes", "--depth-model", "none")
 

@@ -1,5 +1,6 @@
 """What is in a box: squares of the picture, the network, and the predictor at the end of its training."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,22 +12,13 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
-from sparc_core.perception.box_net import (
-    BoxInputs,
-    BoxNet,
-    BoxNetConfig,
-    BoxOutput,
-    BoxPredictor,
-    cut_square,
-    estimates,
-    flags_of,
-    square_of,
-)
+from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, square_of
+from sparc_core.perception.box_net import BoxNet, BoxNetConfig, BoxOutput
+from sparc_core.perception.box_predictor import BoxPredictor, estimates
+from sparc_core.perception.judgement import lowest_score
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.scripts.main import app
-from sparc_core.training.boxes import (
-    BoxTraining,
-)
+from sparc_core.training.boxes import BoxTraining
 from sparc_core.types import CATEGORIES, Camera, Detection
 
 NET = BoxNetConfig(32, channels=(4, 4, 8, 8), features=8, layers=1, heads=2, background=False)
@@ -109,7 +101,8 @@ def test_estimates_are_metres_in_the_camera_frame():
     camera = Camera(200, 100, 80.0, 90.0, 95.0, 52.0)
     boxes = torch.tensor([[20.0, 10.0, 60.0, 50.0]])
     found = BoxOutput(
-        torch.tensor([[3.0, 4, 0, 1, 0.5, 0]]), torch.zeros(1, 9), torch.tensor([[np.log(2.0), np.log(0.1)]]),
+        torch.tensor([[3.0, 4, 0, 1, 0.5, 0]]), torch.zeros(1, 9), torch.zeros(1, 5),
+        torch.tensor([[np.log(2.0), np.log(0.1)]]),
         torch.tensor([[0.5, -1.0, 0.0]]), torch.tensor([[0.0, np.log(2), np.log(3), np.log(0.2)]]),
         torch.zeros(1, 2),
     )  # fmt: skip
@@ -157,31 +150,77 @@ def test_the_command_trains_and_the_predictor_looks_at_pictures_of_any_camera(fo
             assert np.isfinite(numbers).all() and (numbers[9:] > 0).all() and d.estimate.T_m[2] > 0
             assert (np.linalg.norm(numbers[:6].reshape(3, 2), axis=1) <= 1 + 1e-5).all()
         assert predictor.look(image, camera, []) == []
-        every = [predictor.look(image, camera, [Detection(boxes[0], name)], 0.0)[0].score
-                 for name in CATEGORIES]  # fmt: skip
-        # scores of 1: what is left is the probability of the category, to the power 0.7
-        assert sum(score ** (1 / 0.7) for score in every) == pytest.approx(1, abs=1e-4)
-        judged = predictor.look(image, camera, given, 0.0)
-        assert [d.score for d in judged] == sorted((d.score for d in judged), reverse=True)
-        kept = {d.box_xyxy: d for d in judged if d.category == "bed"}
-        share = kept[boxes[0]].score
-        assert share == pytest.approx(every[CATEGORIES.index("bed")], rel=1e-4)
-        assert kept[boxes[1]].score == 1 and kept[boxes[1]].estimate is None  # not looked at
-        assert [d.score for d in judged if d.category == "lamp"] == [1]  # not one of the nine
-        (half,) = predictor.look(image, camera, [Detection(boxes[0], "bed", 0.5)], 0.0)
-        assert half.score == pytest.approx(share * 0.5**0.3, rel=1e-5)
-        # what is left out is not compared with the others
-        some = predictor.look(image, camera, given, 0.9)
-        assert {(d.category, d.box_xyxy) for d in some} == {
-            ("lamp", boxes[0]),
-            ("bed", boxes[1]),
-            ("bed", boxes[3]),
-        }
-        (lamp,) = [d for d in some if d.category == "lamp"]
-        (single,) = predictor.look(image, camera, [given[4]])
-        np.testing.assert_allclose(lamp.estimate.packed(), single.estimate.packed(), rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="the camera is 90×60, the image 10×10"):
         predictor.look(np.zeros((10, 10, 3), np.uint8), camera, given)
+
+
+class Fixed(BoxNet):
+    """Judges every box alike: a half for the bed, and the same sides whatever the box."""
+
+    sides_said = (0.0, 0.0, 0.0, 0.0)
+
+    def look(self, boxes):
+        found = super().look(boxes)
+        logits = torch.zeros_like(found.logits)
+        logits[:, CATEGORIES.index("bed")] = np.log(8.0)
+        sides = torch.tensor([(*self.sides_said, 0.0)]).expand(len(logits), 5)
+        return dataclasses.replace(found, logits=logits, sides=sides)
+
+
+def judge(sides=(0.0, 0.0, 0.0, 0.0)):
+    torch.manual_seed(0)
+    network = Fixed(NET)
+    network.sides_said = sides
+    return BoxPredictor(network)
+
+
+def test_every_box_is_judged_once_in_all_categories():
+    """A detector gave a box in two categories, and one that is nearly the same."""
+    camera, image = Camera(90, 60, 60.0, 60.0, 45.0, 30.0), np.zeros((60, 90, 3), np.uint8)
+    box, near, small = (5.0, 6.0, 40.0, 50.0), (5.0, 6.0, 40.0, 51.0), (30.0, 30.0, 32.0, 31.0)
+    given = [Detection(small, "bed", 0.8), Detection(box, "sofa", 0.5), Detection(box, "bed", 0.4),
+             Detection(near, "bed", 0.3), Detection(box, "lamp", 0.45)]  # fmt: skip
+    judged = judge().look(image, camera, given, 0.0)
+    scores = {(d.category, d.box_xyxy): d.score for d in judged}
+    assert [d.score for d in judged] == sorted(scores.values(), reverse=True) and len(scores) == 11
+    expected = dict.fromkeys(CATEGORIES, 0.01**0.2 * 0.5**0.2 * (1 / 16) ** 0.6)
+    expected["bed"] = 0.4**0.2 * 0.5**0.2 * 0.5**0.6
+    expected["sofa"] = 0.5**0.4 * (1 / 16) ** 0.6
+    for name, score in expected.items():
+        assert scores[name, box] == pytest.approx(score, rel=1e-5), name
+    # what the network does not know, or is too small to look at, is left as it is
+    assert scores["lamp", box] == 0.45 and scores["bed", small] == 0.8
+    assert [d.estimate is None for d in judged if d.box_xyxy == small] == [True]
+    # what is left out is not compared with the others
+    some = judge().look(image, camera, given, 0.46)
+    assert [(d.category, d.box_xyxy) for d in some] == [("bed", small), ("bed", box)]
+    (single,) = judge().look(image, camera, given[2:3])
+    np.testing.assert_allclose(some[1].estimate.packed(), single.estimate.packed(), rtol=1e-4, atol=1e-6)
+    assert judge().look(image, camera, [], 0.0) == []
+    # a box that no category can lift is not looked at
+    low, weak = lowest_score(0.46), [Detection(box, "bed", lowest_score(0.46) - 1e-3)]
+    assert low == pytest.approx(0.46**2.5) and judge().look(image, camera, weak, 0.46) == []
+
+
+def test_boxes_that_are_judged_are_corrected_and_looked_at_again():
+    camera = Camera(90, 60, 60.0, 60.0, 45.0, 30.0, up_cam=(0.0, -1.0, 0.0))
+    image = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    given = [Detection((20.0, 10.0, 60.0, 30.0), "bed", 0.9), Detection((16.0, 10.0, 54.0, 30.0), "bed", 0.8),
+             Detection((16.0, 10.0, 54.0, 30.0), "sofa", 0.8)]  # fmt: skip
+    sides = (0.1, -0.2, 0.8, 0.05)
+    judged = judge(sides).look(image, camera, given, 0.17)
+    assert [d.category for d in judged] == ["bed", "sofa"]  # the second bed is the first
+    x1 = 60 + 40 * 0.45  # no side moves further
+    np.testing.assert_allclose(judged[0].box_xyxy, (24, 6, x1, 31), atol=1e-4)
+    again = judge(sides).look(image, camera, judged)
+    assert [d.box_xyxy for d in again] == [d.box_xyxy for d in judged]  # boxes from outside are left alone
+    for d, same in zip(judged, again, strict=True):
+        np.testing.assert_allclose(d.estimate.packed(), same.estimate.packed(), rtol=1e-5)
+    outside = judge((-0.4, 0, 0.4, 0)).look(image, camera, [Detection((2.0, 5.0, 85.0, 40.0), "bed")], 0.5)
+    np.testing.assert_allclose(outside[0].box_xyxy, (-0.5, 5, 89.5, 40))  # cut at the picture's border
+    bent = dataclasses.replace(camera, distortion=(-0.2, 0.05, 0, 0, 0), distortion_model="plumb_bob")
+    through_lens = judge(sides).look(image, bent, given, 0.17)
+    np.testing.assert_allclose(through_lens[0].box_xyxy, (24, 6, x1, 31), atol=1e-4)
 
 
 def test_weights_of_another_kind_are_refused(tmp_path):

@@ -9,32 +9,14 @@ from builders import write_pictures
 from scipy.spatial.transform import Rotation
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
-from sparc_core.perception.box_net import (
-    BoxInputs,
-    BoxNet,
-    BoxNetConfig,
-    BoxOutput,
-    cut_square,
-    flags_of,
-    place_of,
-    shortened,
-    square_of,
-)
+from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, place_of, square_of
+from sparc_core.perception.box_net import BoxNet, BoxNetConfig, BoxOutput, corrected, shortened
+from sparc_core.synth.corrupt import jitter_boxes
 from sparc_core.synth.picture_set import PictureFolder
-from sparc_core.training.boxes import (
-    BoxBatch,
-    BoxBatches,
-    BoxLosses,
-    BoxTable,
-    BoxTraining,
-    BoxTruth,
-    cut_kept,
-    look_at_table,
-    make_box_trainer,
-    measure_boxes,
-    mirrored_place,
-    truth_of,
-)
+from sparc_core.training.box_figures import MOVED, look_at_table, measure_boxes
+from sparc_core.training.box_table import BoxTable, cut_kept
+from sparc_core.training.box_truth import BoxTruth, mirrored_place, mirrored_sides, truth_of
+from sparc_core.training.boxes import BoxBatch, BoxBatches, BoxLosses, BoxTraining, make_box_trainer
 from sparc_core.training.predictor_trainer import PredictorTrainConfig
 from sparc_core.types import CATEGORIES
 
@@ -165,12 +147,30 @@ def test_drawn_boxes_are_of_whole_pictures_and_truth_is_mirrored_with_them(table
         torch.testing.assert_close(boxes.place[k], mirrored_place(place[i]) if is_mirrored else place[i])
         sign = torch.tensor([-1.0, 1.0]) if is_mirrored else torch.ones(2)
         torch.testing.assert_close(truth.centre[k], known.centre[i] * sign)
+        sides = known.sides[i]
+        torch.testing.assert_close(truth.sides[k], mirrored_sides(sides) if is_mirrored else sides)
         torch.testing.assert_close(truth.harmonics[k], known.harmonics[i] * (turn if is_mirrored else 1))
         assert boxes.category[k] == truth.label[k] == table.label[i]
     assert len(mirrored) == len(set(boxes.picture.tolist())) == 2
     assert len(truth.label) in {int(a + b) for a in table.count for b in table.count}
     few = BoxBatches(table, training(missing=1.0)).draw(torch.Generator())
     assert len(few.truth.label) == 1
+
+
+def test_the_sides_of_moved_boxes_lead_back_to_the_object(table):
+    index = torch.arange(len(table))
+    exact = table.boxes_xyxy
+    torch.testing.assert_close(truth_of(table, index, exact).sides, torch.zeros(len(index), 4))
+    moved = exact + torch.tensor([0.2, -0.1, 0.3, 0.05]) * (exact[:, 2:] - exact[:, :2]).repeat(1, 2)
+    sides = truth_of(table, index, moved).sides
+    torch.testing.assert_close(corrected(moved, sides), exact, rtol=1e-4, atol=1e-3)
+    # in a mirror of a picture that is 200 wide
+    width = torch.tensor([200.0, 0, 200, 0])
+    mirror = torch.tensor([-1.0, 1, -1, 1])
+    flipped, goal = (width + mirror * boxes[:, [2, 1, 0, 3]] for boxes in (moved, exact))
+    torch.testing.assert_close(corrected(flipped, mirrored_sides(sides)), goal, rtol=1e-4, atol=1e-3)
+    far = corrected(torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[3.0, -9, -2, 0]]))
+    assert (far[:, 2:] > far[:, :2]).all()  # never turned inside out
 
 
 def test_losses_by_hand():
@@ -180,6 +180,7 @@ def test_losses_by_hand():
         def forward(self, boxes):
             return BoxOutput(
                 torch.tensor([[0.5, 0, 0, 1, 0, 0], [9, 9, 1, 0, 0, -1]]), torch.zeros(2, 9),
+                torch.tensor([[0.1, 0, 0, 0, np.log(0.1)], [0, 0, 0, 0.2, np.log(0.2)]]),
                 torch.tensor([[0.3, np.log(0.1)], [0.0, np.log(2.0)]]), torch.zeros(2, 3), torch.zeros(2, 4),
                 torch.tensor([[0.4, 0.0], [5.0, 0.0]]),
             )  # fmt: skip
@@ -189,10 +190,10 @@ def test_losses_by_hand():
     truth = BoxTruth(
         torch.tensor([0, 3]), harmonics, turned, torch.tensor([[0.1], [1.0]]),
         torch.tensor([[0.3, -0.1], [0, 0]]), torch.tensor([[0.3, 0, 0.6], [0, 0, 0]]), two,
-        torch.tensor([True, False]),
+        torch.tensor([[0.1, 0, 0, 0.2], [0, 0, 0, 0]]), torch.tensor([True, False]),
     )  # fmt: skip
     batch = BoxBatch(BoxInputs(two, two, two, two), truth)
-    losses = BoxLosses(Says(), training(metric_weight=2.0, beta=0.0))(batch)
+    losses = BoxLosses(Says(), training(metric_weight=2.0, sides_weight=2.0, beta=0.0))(batch)
     assert losses["azimuth"].item() == pytest.approx((0.25 + 0 + 1 + 0 + 4) / 5)
     assert losses["category"].item() == pytest.approx(np.log(9))
     first, second = 0.5 * 2**2 + np.log(0.1), 0.5 * 0.5**2 + np.log(2)
@@ -200,6 +201,8 @@ def test_losses_by_hand():
     assert losses["centre"].item() == pytest.approx(0.5 * (0.09 + 0.01) / 2)
     assert losses["extents"].item() == pytest.approx(0.5 * (0.09 + 0.36) / 3)
     assert losses["height"].item() == pytest.approx(2 * 0.5 * 0.16)  # that of the first alone
+    both = (0.5 * 2**2 / 4 + np.log(0.1)) + (0.5 * 1 / 4 + np.log(0.2))
+    assert losses["sides"].item() == pytest.approx(both)
     even = BoxLosses(Says(), training(metric_weight=1.0, beta=0.5))(batch)
     assert even["distance"].item() == pytest.approx((0.1 * first + 2 * second) / 2)
     pairs = shortened(torch.tensor([[3.0, 4, 0.3, 0.4, 0, 0]]))
@@ -244,16 +247,17 @@ def test_only_a_part_of_the_pictures_is_trained_on(folder):
 def test_figures_of_a_network_that_knows_and_of_one_that_does_not(table):
     class Knows(BoxNet):
         turn, further, larger, seen = 0.0, 1.0, 1.0, 0
+        given = table.boxes_xyxy
 
         def forward(self, boxes):
             index = torch.arange(self.seen, self.seen + len(boxes.category))
             self.seen = (self.seen + len(index)) % len(table)
-            truth = truth_of(table, index, table.boxes_xyxy[index])
+            truth = truth_of(table, index, self.given[index])
             turn = torch.tensor([[k * self.turn for k in (1, 2, 4)]])
             cos, sin = truth.harmonics.unflatten(-1, (-1, 2)).unbind(-1)
             turned = (cos * turn.cos() - sin * turn.sin(), sin * turn.cos() + cos * turn.sin())
-            known = [truth.distance + np.log(self.further), truth.centre, truth.extents + np.log(self.larger),
-                     truth.height]  # fmt: skip
+            distance, extents = truth.distance + np.log(self.further), truth.extents + np.log(self.larger)
+            known = [truth.sides, distance, truth.centre, extents, truth.height]
             known = [torch.nn.functional.pad(x, (0, 1)) for x in known]
             return BoxOutput(torch.stack(turned, -1).flatten(1), torch.eye(9)[table.label[index]], *known)
 
@@ -270,3 +274,8 @@ def test_figures_of_a_network_that_knows_and_of_one_that_does_not(table):
     assert found["distance_off"] == pytest.approx(0.1, abs=1e-3)
     off = look_at_table(network, table).distance[:, 0].exp() / 11
     assert found["place_off_m"] == pytest.approx(float(off.median()), rel=0.05)
+    assert found["moved_iou"] == found["corrected_iou"] < 0.9
+    network.given = jitter_boxes(
+        table.boxes_xyxy[:, None], table.size_px, MOVED, torch.Generator().manual_seed(0)
+    )[:, 0]  # fmt: skip
+    assert measure_boxes(network, table)["corrected_iou"] == pytest.approx(1, abs=1e-3)

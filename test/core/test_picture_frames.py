@@ -11,6 +11,7 @@ from builders import box_estimate, furniture, write_pictures
 from typer.testing import CliRunner
 
 from sparc_core.config import from_dict, load_yaml
+from sparc_core.geometry.boxes import box_iou
 from sparc_core.perception.depth_net import DepthNet, DepthNetConfig, OurDepthNormals
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.see import Perception
@@ -19,7 +20,7 @@ from sparc_core.refine.model import load_network
 from sparc_core.scripts.main import app
 from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.frame_data import FrameData, FrameDataConfig
-from sparc_core.training.frame_store import NORMAL_STEPS, FrameStore
+from sparc_core.training.frame_store import MOVES, NORMAL_STEPS, BoxViews, FrameStore
 from sparc_core.training.picture_frames import (
     MixedData,
     PictureImages,
@@ -52,8 +53,9 @@ def network(tmp_path_factory):
     return path
 
 
-def store_of(folder, out, network=None):
+def store_of(folder, out, network=None, estimates=None, box_jitter=0.0):
     perception = None if network is None else Perception(depth=OurDepthNormals.load(network))
+    views = None if estimates is None else BoxViews(estimates, "estimates", box_jitter)
     return FrameStore(
         PictureImages(PictureFolder(folder)),
         "none" if network is None else "predicted",
@@ -61,6 +63,7 @@ def store_of(folder, out, network=None):
         {},
         SIZES,
         perception,
+        views,
     )
 
 
@@ -121,22 +124,48 @@ def box_number(box) -> float:
     return round(sum(box) / 1000, 4)
 
 
-def test_a_batch_holds_what_was_predicted_of_its_boxes(folder, network, tmp_path):
+@pytest.mark.parametrize("box_jitter", [0.0, 0.3])
+def test_a_batch_holds_what_was_predicted_of_its_boxes(folder, network, tmp_path, box_jitter):
     library = furniture()
     frames = picture_frames(PictureFolder(folder), library, 0.0)
-    store = store_of(folder, tmp_path, network)
-    store.perception.estimates = Counts()
+    store = store_of(folder, tmp_path, network, Counts(), box_jitter)
     inputs = load_network(SHIPPED_WEIGHTS)[1].inputs
     told = dataclasses.replace(EXACT, estimates_missing=0.0)
-    batch = FrameData(frames, library, store, told, inputs).batch(4, torch.Generator().manual_seed(0))
-    valid, found = batch.frame.object_valid, batch.frame.estimate
-    assert found.shape == (*valid.shape, ESTIMATE_NUMBERS) and valid.sum() > 4
-    expected = [[box_number(box) for box in row] for row in batch.frame.boxes_xyxy.tolist()]
-    np.testing.assert_allclose(found[..., 0][valid], torch.tensor(expected)[valid], atol=1e-3)
-    assert (found[valid][:, 6:9] == torch.tensor([1.0, 2.0, 3.0])).all() and (found[~valid] == 0).all()
+    data, generator = FrameData(frames, library, store, told, inputs), torch.Generator().manual_seed(0)
+    every = [data.batch(4, generator) for _ in range(5)]
+    for batch in every:
+        valid, found = batch.frame.object_valid, batch.frame.estimate
+        assert found.shape == (*valid.shape, ESTIMATE_NUMBERS) and valid.sum() > 4
+        expected = [[box_number(box) for box in row] for row in batch.frame.boxes_xyxy.tolist()]
+        np.testing.assert_allclose(found[..., 0][valid], torch.tensor(expected)[valid], atol=1e-3)
+        assert (found[valid][:, 6:9] == torch.tensor([1.0, 2.0, 3.0])).all() and (found[~valid] == 0).all()
+    exact = {t.box_xyxy for frame in frames for t in frame.targets}
+    seen = {tuple(box) for b in every for box in b.frame.boxes_xyxy[b.frame.object_valid].tolist()}
+    if box_jitter:  # every box in several places, none of them far off
+        assert len(exact) < len(seen) <= MOVES * len(exact)
+        overlap = box_iou(sorted(seen), sorted(exact)).max(1)
+        assert overlap.min() > 0.2 and 0.7 < overlap.mean() < 0.95
+    else:
+        assert seen <= exact
     withheld = dataclasses.replace(EXACT, estimates_missing=1.0)
     batch = FrameData(frames, library, store, withheld, inputs).batch(4, torch.Generator().manual_seed(0))
     assert (batch.frame.estimate == 0).all()
+
+
+def test_another_box_network_leaves_the_depth_that_was_predicted(folder, network, tmp_path):
+    frame = picture_frames(PictureFolder(folder), furniture(), 0.0)[0]
+
+    def written():
+        return {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz")}
+
+    store_of(folder, tmp_path, network, Counts(), 0.1).load(frame)
+    first = written()
+    other = store_of(folder, tmp_path, network, Counts(), 0.1)
+    assert written() == first  # nothing is computed before it is read
+    other.load(frame)
+    assert written() == first and len(first) == 2
+    store_of(folder, tmp_path, network, Counts(), 0.2).load(frame)
+    assert len(written()) == 3 and first.items() <= written().items()
 
 
 def test_the_channels_are_what_the_network_predicts(folder, network, tmp_path):
