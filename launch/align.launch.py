@@ -39,6 +39,7 @@ PARAMETERS = {
     "detector": "predictor for it: shipped, a file of weights, coco:FILE or hf:NAME",
     "masks": "sam:FILE: masks by segment-anything",
     "depth_model": "depth from the image without use_depth: shipped, a file of weights, hf:NAME or none",
+    "box_model": "corrects our detector's boxes, tells where objects are: shipped, a file of weights or none",
     "retrieval": "how CAD models are chosen where detections name none: size, shipped or a file of weights",
     "video_mode": "false: every image is searched anew",
     "image_transport": "raw or compressed",

@@ -56,9 +56,9 @@ class Estimates(Protocol):
         judged_min_score: float | None = None,
     ) -> list[Detection]:
         """The detections with `estimate`, but for those whose box cannot be looked at. judged_min_score:
-        weigh the scores with how likely the categories are, leave out what is below, sort the rest, the best
-        first, and correct their boxes; without it the boxes are not touched. The camera has the image's
-        size."""
+        weigh the scores with how likely the categories are, each box in all of them, leave out what is below,
+        sort the rest, the best first, and correct their boxes; without it scores, categories and boxes are
+        not touched. The camera has the image's size."""
         ...
 
 
