@@ -99,8 +99,7 @@ class FrameData:
         if not frames:
             raise ValueError("no frame shows an object to train on")
         self.config, self.inputs, self.device = config, inputs, device
-        self.box_jitter = config.box_jitter if jitter else 0.0
-        self.moved_before = store.views is not None
+        self.moves_boxes = jitter and store.views is None  # what was looked at stays where it was
         self.cad = CadTensors.from_library(library, device)
         self.draws = ModelDraws(self.cad, config.similar_model, config.unknown_extents, config.known_extents)
         self.table = TargetTable(frames, library, device)
@@ -122,7 +121,7 @@ class FrameData:
         category = table.category[target]
         model = self.draws.similar(table.model[target], category, generator)
         expected, known = self.draws.expected_extents(model, category, truth.S, generator)
-        boxes, estimate = self._boxes(number, target, chosen, channels, generator)
+        boxes, estimate = self._boxes(channels, chosen, self.table.size_px[number], generator)
         frame = replace(self._frame(number, boxes, valid, generator), estimate=estimate)
         source = self._source(channels, chosen.cpu(), generator)
         box_pixels = select_box_pixels(frame, self.inputs.n_bbox, generator)
@@ -152,9 +151,9 @@ class FrameData:
             F.normalize(up + noise, dim=-1), draw < self.config.known_gravity,
         )  # fmt: skip
 
-    def _boxes(self, number, target, chosen, channels: Sequence[FrameChannels], generator):
-        """Boxes (B, N, 4) of the chosen targets (B, N), moved, and what was predicted of what is in them
-        (B, N, `ESTIMATE_NUMBERS`)."""
+    def _boxes(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, size_px, generator):
+        """Boxes (B, N, 4) of the chosen targets (B, N) of frames of size_px (B, 2), moved, and what was
+        predicted of what is in them (B, N, `ESTIMATE_NUMBERS`)."""
         moves = [len(c.boxes_xyxy) for c in channels]
         draw = torch.rand(len(moves), generator=generator, device=self.device).tolist()
         rows = [
@@ -166,11 +165,10 @@ class FrameData:
             found = [getattr(c, name)[move][row] for c, (move, row) in zip(channels, rows, strict=True)]
             return torch.from_numpy(np.stack(found)).to(self.device)
 
-        if self.moved_before:
-            boxes = stacked("boxes_xyxy")
-        else:
-            limit = self.box_jitter * torch.rand(*chosen.shape, 1, generator=generator, device=self.device)
-            boxes = jitter_boxes(self.table.boxes_xyxy[target], self.table.size_px[number], limit, generator)
+        boxes = stacked("boxes_xyxy")
+        if self.moves_boxes:
+            draw = torch.rand(*chosen.shape, 1, generator=generator, device=self.device)
+            boxes = jitter_boxes(boxes, size_px, self.config.box_jitter * draw, generator)
         told = torch.rand(len(channels), generator=generator, device=self.device)
         told = (told >= self.config.estimates_missing)[:, None] & (chosen >= 0)
         return boxes, stacked("estimate") * told[..., None]
@@ -207,7 +205,7 @@ class TargetTable:
     """Cameras of all frames and truths of all their targets, as tensors on the device.
 
     Of frames (F,): first target, count of targets, intrinsics (F, 4), size_px (F, 2), up_cam (F, 3). Of
-    targets (T,): pose, boxes_xyxy, category, model (position in the library), symmetry_order. Of categories
+    targets (T,): pose, category, model (position in the library), symmetry_order. Of categories
     (C, 3): the range of the true extents.
     """
 
@@ -221,7 +219,6 @@ class TargetTable:
         self.size_px = _floats([(camera.width, camera.height) for camera in cameras], device)
         self.up_cam = _floats([frame.up_cam for frame in frames], device)
         self.pose = Pose(*(_floats([getattr(t.pose, n) for t in targets], device) for n in ("R", "t", "s")))
-        self.boxes_xyxy = _floats([t.box_xyxy for t in targets], device)
         self.category = torch.tensor([CATEGORIES.index(t.category) for t in targets], device=device)
         self.model = torch.tensor([library.index_of("_".join(t.cad)) for t in targets], device=device)
         self.symmetry_order = torch.tensor([SYMMETRY_ORDERS[t.symmetry] for t in targets], device=device)

@@ -6,30 +6,20 @@ import json
 import numpy as np
 import pytest
 import torch
-from builders import write_pictures
+from box_fixtures import NET, UP, pictures
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
 from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, square_of
-from sparc_core.perception.box_net import BoxNet, BoxNetConfig, BoxOutput
+from sparc_core.perception.box_net import BoxNet, BoxOutput
 from sparc_core.perception.box_predictor import BoxPredictor, estimates
 from sparc_core.perception.judgement import lowest_score
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.scripts.main import app
 from sparc_core.training.boxes import BoxTraining
 from sparc_core.types import CATEGORIES, Camera, Detection
-
-NET = BoxNetConfig(32, channels=(4, 4, 8, 8), features=8, layers=1, heads=2, background=False)
-UP = torch.tensor([0.1, -0.9, -0.42426407])
-UP = UP / UP.norm()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Six small pictures."""
-    return write_pictures(tmp_path_factory.mktemp("pictures"), 6, 128, 96)
 
 
 def test_the_azimuth_is_0_towards_the_camera_and_grows_with_turns_about_the_vertical():
@@ -116,7 +106,7 @@ def test_estimates_are_metres_in_the_camera_frame():
                                  *estimate.S_m, estimate.extents_sigma_log)  # fmt: skip
 
 
-def test_the_command_trains_and_the_predictor_looks_at_pictures_of_any_camera(folder, tmp_path):
+def test_the_command_trains_and_the_predictor_looks_at_pictures_of_any_camera(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(json.dumps({
         "network": {"size_px": 32, "channels": [4, 4, 8, 8], "features": 8, "heads": 2, "background": False},
@@ -124,7 +114,7 @@ def test_the_command_trains_and_the_predictor_looks_at_pictures_of_any_camera(fo
         "train": {"steps": 3, "pictures": 8},
     }))  # fmt: skip
     arguments = ["train-perception", "boxes", "--out", str(tmp_path / "run"), "--config", str(config),
-                 "--pictures", str(folder), "--validation", str(folder)]  # fmt: skip
+                 "--pictures", str(pictures()), "--validation", str(pictures())]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "run/train.jsonl").read_text().splitlines()]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from builders import write_pictures
+from box_fixtures import NET, UP, pictures
 from scipy.spatial.transform import Rotation
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
@@ -20,15 +20,11 @@ from sparc_core.training.boxes import BoxBatch, BoxBatches, BoxLosses, BoxTraini
 from sparc_core.training.predictor_trainer import PredictorTrainConfig
 from sparc_core.types import CATEGORIES
 
-NET = BoxNetConfig(32, channels=(4, 4, 8, 8), features=8, layers=1, heads=2, background=False)
-UP = torch.tensor([0.1, -0.9, -0.42426407])
-UP = UP / UP.norm()
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder():
     """Six small pictures."""
-    return write_pictures(tmp_path_factory.mktemp("pictures"), 6, 128, 96)
+    return pictures()
 
 
 @pytest.fixture(scope="module")

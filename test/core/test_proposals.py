@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import box_fixtures
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from baseline_fixtures import DETECTOR
 from builders import write_pictures
 from typer.testing import CliRunner
 
-from sparc_core.perception.box_net import BoxNet, BoxNetConfig
+from sparc_core.perception.box_net import BoxNet
 from sparc_core.perception.box_predictor import BoxPredictor
 from sparc_core.perception.mask_rcnn import MaskRcnnDetector, build_mask_rcnn
 from sparc_core.perception.predictor_file import save_predictor
@@ -22,7 +23,7 @@ from sparc_core.training.predictor_trainer import PredictorTrainConfig
 from sparc_core.training.proposals import distinct, labelled, read_proposals
 from sparc_core.types import CATEGORIES, Camera, Detection
 
-NET = BoxNetConfig(32, channels=(4, 4, 8, 8), features=8, layers=1, heads=2)
+NET = dataclasses.replace(box_fixtures.NET, background=True)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE))
 from node_probe import DEADLINE_S, FRAME, HEIGHT, START_DEADLINE_S, WIDTH, Probe, compressed, detection  # noqa: E402
 from stand_in_aligner import HANGS, StandInAligner  # noqa: E402
 
-from sparc_ros.loading import load_aligner  # noqa: E402
+from sparc_ros.loading import load_aligner, load_perception  # noqa: E402
 from sparc_ros.node import AlignNode  # noqa: E402
 from sparc_ros.parameters import NodeParameters  # noqa: E402
 
@@ -251,3 +251,13 @@ def test_a_broken_mesh_in_the_cad_folder_is_skipped_and_named_in_diagnostics(tmp
         assert node.close()
         node.destroy_node()
         probe.close()
+
+
+def test_the_box_model_is_the_one_that_is_named(tmp_path):
+    alone = NodeParameters(**QUIET, detections_source="detector", use_depth=False, depth_model="shipped")
+    assert load_perception(alone, "cpu").judged_min_score == alone.detector_min_score
+    without = load_perception(dataclasses.replace(alone, box_model="none"), "cpu")
+    assert without.estimates is None and without.judged_min_score is None
+    gone = dataclasses.replace(alone, box_model=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(ValueError, match="box_model.*gone.safetensors: no such file"):
+        load_perception(gone, "cpu")
