@@ -78,4 +78,21 @@ def markdown(summary: dict) -> str:
             lines.append("| " + " | ".join(cells) + " |")
     given = {track.name for track in TRACKS if track.boxes}
     ranked = [(t["track"], t["ranking"]) for t in summary["tracks"] if t["track"] not in given]
-    return "\n".join(lines) + "\n" + ("\n" + ranking_table(ranked) if ranked else "")
+    parts = ["\n".join(lines) + "\n"]
+    if summary.get("scale_limit"):
+        parts.append(_limits_table(summary["scale_limit"]))
+    if ranked:
+        parts.append(ranking_table(ranked))
+    return "\n".join(parts)
+
+
+def _limits_table(limits: list[dict]) -> str:
+    """What `scale_limits` found."""
+    lines = [
+        "| known of every room: all but its scale, and | objects | scale off, % | within 20 cm, % |",
+        "|---|---|---|---|",
+    ]
+    for row in limits:
+        who = f"the {row['known']} of {row['of']} objects"
+        lines.append(f"| {who} | {row['objects']} | {row['scale_off']:.1f} | {row['placed']:.1f} |")
+    return "\n".join(lines) + "\n"

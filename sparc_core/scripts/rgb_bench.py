@@ -37,6 +37,7 @@ def rgb(
     from sparc_core.evaluation.methods import parse_trained
     from sparc_core.evaluation.rgb_bench import TRACKS, RgbBenchConfig, RgbBenchRunner
     from sparc_core.evaluation.rgb_report import markdown, summarise
+    from sparc_core.evaluation.scale_limit import scale_limits
     from sparc_core.perception.see import SHIPPED, PerceptionConfig
 
     with report_bad_input():
@@ -52,7 +53,10 @@ def rgb(
         out.mkdir(parents=True, exist_ok=True)
     jobs = process_count(jobs, images)
     rooms = list(run_parts(RgbBenchRunner.load, arguments, images, jobs))
-    summary = summarise(rooms, names)
+    objects = [record for room in rooms for record in room["objects"]]
+    first = [record for record in objects if record["track"] == names[0]]
+    limits = scale_limits(first, runner.method.cad_library, config.layout)
+    summary = summarise(rooms, names) | {"scale_limit": limits}
     facts = {
         "bench": dataclasses.asdict(config),
         "perception": dataclasses.asdict(perception),
@@ -63,7 +67,6 @@ def rgb(
     }
     (out / "rgb.json").write_text(json.dumps(facts, indent=1))
     (out / "rgb.md").write_text(markdown(summary))
-    objects = [record for room in rooms for record in room["objects"]]
     if records:
         (out / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in objects))
     _draw(summary["tracks"], objects, runner, out)

@@ -1,0 +1,69 @@
+"""What can be known of a room's scale: by hand, and against rooms that are drawn at random."""
+
+import numpy as np
+import pytest
+from builders import furniture
+
+from sparc_core.evaluation.scale_limit import KnownSizes, scale_errors, scale_limits
+from sparc_core.synth.scenes import SceneConfig
+
+LAYOUT = SceneConfig(scale_jitter=0.15, axis_jitter=0.08)
+
+
+@pytest.fixture(scope="module")
+def library():
+    return furniture()
+
+
+def record(model, factors, image=0, distance=2.0, detected=True):
+    truth = {"model_id": model.model_id, "S_m": (np.array(model.extents_m) * factors).tolist()}
+    return {
+        "image": image, "category": model.category, "detected": detected, "distance_m": distance,
+        "truth": truth,
+    }  # fmt: skip
+
+
+def test_a_known_model_larger_than_usual_makes_its_room_too_small(library):
+    model = library.models[0]
+    exact, larger = record(model, 1.0), record(model, 1.1, image=1)
+    errors = scale_errors([exact, larger], KnownSizes(library, LAYOUT), model_known=True)
+    np.testing.assert_allclose(errors, [0.0, -np.log(1.1)], atol=1e-6)
+
+
+def test_more_objects_tell_the_scale_as_much_better_as_drawn_rooms_say(library):
+    random = np.random.default_rng(0)
+    sizes = KnownSizes(library, LAYOUT)
+
+    def spread(count):
+        rooms = []
+        for image in range(800):
+            for _ in range(count):
+                factors = random.uniform(0.85, 1.15) * random.uniform(0.92, 1.08, 3)
+                rooms.append(record(library.models[random.integers(len(library))], factors, image))
+        return scale_errors(rooms, sizes, model_known=True)[::count].std()
+
+    # of one object: its overall factor and the mean of three axes' factors
+    one = np.sqrt(0.15**2 / 3 + 0.08**2 / 9)
+    assert spread(1) == pytest.approx(one, rel=0.08)
+    assert spread(4) == pytest.approx(one / 2, rel=0.08)
+
+
+def test_a_category_of_one_size_tells_as_much_as_its_only_model(library):
+    model, only = library.models[0], library.subset([0])
+    sizes = KnownSizes(only, LAYOUT)
+    rooms = [record(model, (1.1, 0.95, 1.0))]
+    known = scale_errors(rooms, sizes, model_known=True)
+    np.testing.assert_allclose(scale_errors(rooms, sizes, model_known=False), known)
+
+
+def test_limits_are_of_all_and_of_the_detected_objects(library):
+    model = library.models[0]
+    near = record(model, 1.05, distance=2.0)
+    far = record(model, 1.05, image=1, distance=6.0, detected=False)
+    limits = {(x["of"], x["known"]): x for x in scale_limits([near, far], library, LAYOUT)}
+    assert limits["all", "models"] == {
+        "of": "all", "known": "models", "objects": 2, "scale_off": 4.8, "placed": 50.0,
+    }  # fmt: skip
+    assert limits["detected", "models"]["placed"] == 100.0
+    assert set(limits) == {(a, b) for a in ("all", "detected") for b in ("categories", "models")}
+    assert scale_limits([], library, LAYOUT) == []
