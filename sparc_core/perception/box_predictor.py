@@ -88,7 +88,7 @@ class BoxPredictor:
             for d, box, row in zip(given, moved.tolist(), weighed.tolist(), strict=True):
                 for name, score in zip(self.config.categories, row, strict=True):
                     judged.append(replace(d, category=name, box_xyxy=tuple(box), score=score))
-        return distinct_objects([d for d in judged if d.score >= min_score])
+        return distinct_objects(judged, min_score)
 
     def _category(self, name: str) -> int:
         return self.config.categories.index(name) if name in self.config.categories else -1

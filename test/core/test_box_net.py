@@ -15,7 +15,7 @@ from sparc_core.geometry.rotation import azimuth_rad, level_frame
 from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, square_of
 from sparc_core.perception.box_net import BoxNet, BoxOutput
 from sparc_core.perception.box_predictor import BoxPredictor, estimates
-from sparc_core.perception.judgement import lowest_score
+from sparc_core.perception.judgement import distinct_objects, lowest_score
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.scripts.main import app
 from sparc_core.training.boxes import BoxTraining
@@ -190,6 +190,22 @@ def test_every_box_is_judged_once_in_all_categories():
     # a box that no category can lift is not looked at
     low, weak = lowest_score(0.46), [Detection(box, "bed", lowest_score(0.46) - 1e-3)]
     assert low == pytest.approx(0.46**2.5) and judge().look(image, camera, weak, 0.46) == []
+
+
+def test_a_second_box_of_one_thing_loses_its_score_and_a_neighbour_keeps_it():
+    first, same, neighbour = (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 10.0, 8.0), (8.0, 0.0, 18.0, 10.0)
+    given = [Detection(same, "bed", 0.85), Detection(first, "bed", 0.9), Detection(neighbour, "bed", 0.8),
+             Detection(same, "sofa", 0.5)]  # fmt: skip
+    found = {(d.category, d.box_xyxy): d.score for d in distinct_objects(given, 0.0)}
+    # overlaps of 80 of 100, 20 of 180, and 16 of 164 of what is left of it
+    expected = {
+        ("bed", first): 0.9, ("sofa", same): 0.5, ("bed", neighbour): 0.8 * np.exp(-((1 / 9) ** 2) / 0.3),
+        ("bed", same): 0.85 * np.exp(-(0.8**2 + (16 / 164) ** 2) / 0.3),
+    }  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-5)
+    kept = distinct_objects(given, 0.45)
+    assert [d.box_xyxy for d in kept] == [first, neighbour, same] and kept[2].category == "sofa"
+    assert distinct_objects([], 0.0) == []
 
 
 def test_boxes_that_are_judged_are_corrected_and_looked_at_again():
