@@ -194,13 +194,14 @@ def test_every_box_is_judged_once_in_all_categories():
 
 def test_a_second_box_of_one_thing_loses_its_score_and_a_neighbour_keeps_it():
     first, same, neighbour = (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 10.0, 8.0), (8.0, 0.0, 18.0, 10.0)
+    far = (50.0, 0.0, 60.0, 10.0)
     given = [Detection(same, "bed", 0.85), Detection(first, "bed", 0.9), Detection(neighbour, "bed", 0.8),
-             Detection(same, "sofa", 0.5)]  # fmt: skip
+             Detection(same, "sofa", 0.5), Detection(far, "bed", 0.01)]  # fmt: skip
     found = {(d.category, d.box_xyxy): d.score for d in distinct_objects(given, 0.0)}
     # overlaps of 80 of 100, 20 of 180, and 16 of 164 of what is left of it
     expected = {
         ("bed", first): 0.9, ("sofa", same): 0.5, ("bed", neighbour): 0.8 * np.exp(-((1 / 9) ** 2) / 0.3),
-        ("bed", same): 0.85 * np.exp(-(0.8**2 + (16 / 164) ** 2) / 0.3),
+        ("bed", far): 0.01, ("bed", same): 0.85 * np.exp(-(0.8**2 + (16 / 164) ** 2) / 0.3),
     }  # fmt: skip
     assert found == pytest.approx(expected, rel=1e-5)
     kept = distinct_objects(given, 0.45)

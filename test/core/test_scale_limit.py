@@ -1,5 +1,7 @@
 """What can be known of a room's scale: by hand, and against rooms that are drawn at random."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from builders import furniture
@@ -48,12 +50,24 @@ def test_more_objects_tell_the_scale_as_much_better_as_drawn_rooms_say(library):
     assert spread(4) == pytest.approx(one / 2, rel=0.08)
 
 
-def test_a_category_of_one_size_tells_as_much_as_its_only_model(library):
-    model, only = library.models[0], library.subset([0])
-    sizes = KnownSizes(only, LAYOUT)
-    rooms = [record(model, (1.1, 0.95, 1.0))]
-    known = scale_errors(rooms, sizes, model_known=True)
-    np.testing.assert_allclose(scale_errors(rooms, sizes, model_known=False), known)
+def test_objects_count_as_much_as_the_sizes_of_their_category_agree():
+    """Chairs of two sizes, 0.3 from their mean (logarithm), and a bed of which there is but one."""
+    extents = {"chair_0": 0.3, "chair_1": -0.3, "bed_0": 0.0}
+    models = [
+        SimpleNamespace(model_id=name, category=name.split("_")[0], extents_m=np.full(3, np.exp(value)))
+        for name, value in extents.items()
+    ]
+    library = SimpleNamespace(
+        models=models, categories=("chair", "bed"),
+        indices_of_category=lambda c: [i for i, m in enumerate(models) if m.category == c],
+    )  # fmt: skip
+    chair, bed = SimpleNamespace(**vars(models[0])), models[2]
+    chair.extents_m = np.ones(3)
+    rooms = [record(chair, np.exp(0.2)), record(bed, np.exp(-0.05))]
+    found = scale_errors(rooms, KnownSizes(library, LAYOUT), model_known=False)
+    whole, axis = 0.15**2 / 3, 0.08**2 / 3
+    of_chair, of_bed = (3 / (axis + 3 * (spread + whole)) for spread in (0.18, 0.0))
+    np.testing.assert_allclose(found, -(0.2 * of_chair - 0.05 * of_bed) / (of_chair + of_bed))
 
 
 def test_limits_are_of_all_and_of_the_detected_objects(library):
