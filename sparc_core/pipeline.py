@@ -55,9 +55,10 @@ class AlignerConfig:
     cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to the depth at
     the end, but for those of a network that reads the hints which came with it. max_rows: how many rows
     (blocks × candidates × starts) go through the network at once, bounding memory. retrieved: CAD models
-    tried that a retrieval finds most alike, in place of max_candidates; retrieval_weight: what a likeness of
-    1 counts beside σ's logit when they are compared; extents_weight: the same of how well a model's extents
-    fit to those expected of the box, where depth is predicted (`extents_likelihood`). seed: of the pixel and
+    tried that a retrieval finds most alike, in place of max_candidates; retrieved_unmeasured: the same where
+    no sensor measures the depth, and trying more tells no better; retrieval_weight: what a likeness of 1
+    counts beside σ's logit when they are compared; extents_weight: the same of how well a model's extents fit
+    to those expected of the box, where depth is predicted (`extents_likelihood`). seed: of the pixel and
     point sampling: the same input gives the same answer.
 
     Raises ValueError naming the field out of range.
@@ -77,6 +78,7 @@ class AlignerConfig:
     depth_fit: bool = True
     max_rows: int = 256
     retrieved: int = 5
+    retrieved_unmeasured: int = 1
     retrieval_weight: float = 5.0
     extents_weight: float = 1.0
     seed: int = 0
@@ -89,7 +91,9 @@ class AlignerConfig:
                 raise ValueError(f"scale_modes of {name!r} must be one of {SCALE_MODES}, got {mode!r}")
         if self.initial_scale not in ("model", "category"):
             raise ValueError(f"initial_scale must be 'model' or 'category', got {self.initial_scale!r}")
-        for name in ("max_candidates", "refinements", "finalists", "max_rows", "retrieved"):
+        for name in (
+            "max_candidates", "refinements", "finalists", "max_rows", "retrieved", "retrieved_unmeasured",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("n_bbox", "n_cad", "second_looks"):
@@ -229,9 +233,9 @@ class Aligner:
             estimate = torch.from_numpy(prepared.estimate).to(self.device)
             beside = extents_likelihood(estimate, self.cad.extents_m)
             beside = beside * (config.extents_weight / config.retrieval_weight)
-        ranked = self.retriever.rank(
-            prepared, [d.category for d in kept], config.retrieved, config.seed, beside
-        )
+        measured = prepared.depth_source == "sensor"
+        count = config.retrieved if measured else config.retrieved_unmeasured
+        ranked = self.retriever.rank(prepared, [d.category for d in kept], count, config.seed, beside)
         candidates, likeness = list(prepared.candidates), list(prepared.likeness)
         for i, (detection, (models, values)) in enumerate(zip(kept, ranked, strict=True)):
             if detection.model_id is None and len(models):

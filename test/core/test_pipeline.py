@@ -348,11 +348,12 @@ def test_retrieval_chooses_the_candidates_and_its_likeness_counts_with_the_score
     detections = tuple(dataclasses.replace(d, model_id=None) for d in images[0].detections)
     plain = align(aligner, images[0], detections=detections)
 
-    def with_retrieval(likeness, **options):
+    def with_retrieval(likeness, depth_predicted=False, **options):
         config = dataclasses.replace(aligner.config, **options)
         retriever = PlannedRetriever(library, likeness)
         other = Aligner(aligner.network, aligner.model_config, library, aligner.device, config, retriever)
-        return align(other, images[0], detections=detections), retriever
+        found = align(other, images[0], detections=detections, depth_predicted=depth_predicted)
+        return found, retriever
 
     only, retriever = with_retrieval({1: 0.9})
     assert retriever.asked == (tuple(d.category for d in detections), 5)
@@ -367,6 +368,10 @@ def test_retrieval_chooses_the_candidates_and_its_likeness_counts_with_the_score
     assert all(o.model_id == first[o.category] for o in sure.objects)
     ignored, _ = with_retrieval({0: 20.0, 1: 0.0, 2: -20.0}, retrieval_weight=0.0)
     assert [o.model_id for o in ignored.objects] == [o.model_id for o in plain.objects]
+    # a depth that was not measured does not tell models apart
+    guessed, retriever = with_retrieval({0: 0.9, 1: 1.0}, depth_predicted=True)
+    assert retriever.asked[1] == 1 and all(o.model_id == second[o.category] for o in guessed.objects)
+    assert with_retrieval({1: 0.9}, depth_predicted=True, retrieved_unmeasured=2)[1].asked[1] == 2
     # the score stays the network's own: the likeness only chooses
     alone = {o.detection: o.score for o in with_retrieval({0: 0.9})[0].objects}
     assert np.mean([abs(o.score - alone[o.detection]) for o in sure.objects]) < 0.1
