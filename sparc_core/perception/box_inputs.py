@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,6 +31,10 @@ class BoxInputs:
     def to(self, device) -> BoxInputs:
         """The same on a device."""
         return BoxInputs(**{name: value.to(device) for name, value in vars(self).items()})
+
+    def mirrored(self) -> BoxInputs:
+        """The same boxes in a mirror."""
+        return replace(self, squares=self.squares.flip(-1), place=mirrored_place(self.place))
 
 
 def square_of(boxes_xyxy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,3 +101,17 @@ def cut_square(image_rgb: np.ndarray, centre, half: float, size: int) -> np.ndar
         image_rgb, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT, borderValue=(114, 114, 114),
     )  # fmt: skip
+
+
+def mirrored_place(place: torch.Tensor) -> torch.Tensor:
+    """`place_of` (..., `PLACE`) in a mirror: x of up and ray turn round, left and right change places."""
+    sign = place.new_ones(place.shape[-1])
+    sign[0] = sign[3] = -1
+    order = torch.arange(place.shape[-1], device=place.device)
+    order[[8, 10]] = order[[10, 8]]
+    return (place * sign)[..., order]
+
+
+def mirrored_sides(sides: torch.Tensor) -> torch.Tensor:
+    """Moves (..., 4) of the sides of a box in a mirror."""
+    return sides[..., [2, 1, 0, 3]] * sides.new_tensor([-1.0, 1.0, -1.0, 1.0])

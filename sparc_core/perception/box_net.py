@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparc_core.geometry.camera import bearing_z1
-from sparc_core.perception.box_inputs import PLACE, SIZE, BoxInputs
+from sparc_core.perception.box_inputs import PLACE, SIZE, BoxInputs, mirrored_sides
 from sparc_core.types import AZIMUTH_ORDERS, CATEGORIES
 
 SIGMA_LOG = (0.01, 2.0)  # standard deviations that are predicted are within
@@ -144,6 +144,13 @@ class BoxNet(nn.Module):
         token = self.embed(torch.cat(features, 1))
         sides = _bounded(self.sides(token).float())
         return BoxLook(token, self.category(x.mean((2, 3))).float(), sides)
+
+    def look_both_ways(self, boxes: BoxInputs) -> BoxLook:
+        """`look` with logits and sides that are means of those of the boxes and of their mirror images."""
+        look, mirrored = self.look(boxes), self.look(boxes.mirrored())
+        moves = (look.sides[:, :4] + mirrored_sides(mirrored.sides[:, :4])) / 2
+        sides = torch.cat((moves, (look.sides[:, 4:] + mirrored.sides[:, 4:]) / 2), 1)
+        return BoxLook(look.token, (look.logits + mirrored.logits) / 2, sides)
 
     def compare(self, look: BoxLook, boxes: BoxInputs) -> BoxOutput:
         """The boxes of each picture together, from what `look` has kept of them."""

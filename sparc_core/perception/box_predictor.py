@@ -79,7 +79,7 @@ class BoxPredictor:
             lead = [own[leads[n]] for n in promising.tolist()]
             given = [found[i] for i in lead]
             inputs = self._inputs(pinhole, boxes[[place[i] for i in lead]], [d.category for d in given])
-            look = self.network.run(lambda network, device: network.look(inputs.to(device)))
+            look = self.network.run(lambda network, device: network.look_both_ways(inputs.to(device)))
             # of a lens with distortion the sides of the raw box move by the same shares
             moved = corrected(torch.tensor([d.box_xyxy for d in given]), look.sides[:, :4].cpu())
             size = torch.tensor([camera.width, camera.height] * 2)

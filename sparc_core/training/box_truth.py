@@ -51,17 +51,3 @@ def truth_of(table: BoxTable, index: torch.Tensor, boxes_xyxy: torch.Tensor) -> 
         centre.clamp(-FAR_OFF, FAR_OFF), table.S[index].log(),
         height.nan_to_num(1.0).clamp(min=0.1).log()[:, None], sides, ~height.isnan(),
     )  # fmt: skip
-
-
-def mirrored_place(place: torch.Tensor) -> torch.Tensor:
-    """`place_of` (..., `PLACE`) in a mirror: x of up and ray turn round, left and right change places."""
-    sign = torch.ones(place.shape[-1])
-    sign[0] = sign[3] = -1
-    order = torch.arange(place.shape[-1])
-    order[[8, 10]] = order[[10, 8]]
-    return (place * sign)[..., order]
-
-
-def mirrored_sides(sides: torch.Tensor) -> torch.Tensor:
-    """`BoxTruth.sides` (..., 4) in a mirror."""
-    return sides[..., [2, 1, 0, 3]] * torch.tensor([-1.0, 1.0, -1.0, 1.0])

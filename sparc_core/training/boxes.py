@@ -8,12 +8,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sparc_core.perception.box_inputs import BoxInputs, flags_of, place_of, square_of
+from sparc_core.perception.box_inputs import (
+    BoxInputs,
+    flags_of,
+    mirrored_place,
+    mirrored_sides,
+    place_of,
+    square_of,
+)
 from sparc_core.perception.box_net import BoxNet, BoxNetConfig
 from sparc_core.synth.corrupt import jitter_boxes
 from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.box_table import NONE, BoxTable, cut_kept
-from sparc_core.training.box_truth import BoxTruth, mirrored_place, mirrored_sides, truth_of
+from sparc_core.training.box_truth import BoxTruth, truth_of
 from sparc_core.training.predictor_trainer import PredictorTrainConfig, PredictorTrainer
 from sparc_core.training.predictors import take_weights
 from sparc_core.training.proposals import PROPOSALS, read_proposals

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
-from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, square_of
+from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, place_of, square_of
 from sparc_core.perception.box_net import BoxNet, BoxOutput
 from sparc_core.perception.box_predictor import BoxPredictor, estimates
 from sparc_core.perception.judgement import distinct_objects, lowest_score
@@ -149,8 +149,8 @@ class Fixed(BoxNet):
 
     sides_said = (0.0, 0.0, 0.0, 0.0)
 
-    def look(self, boxes):
-        found = super().look(boxes)
+    def look_both_ways(self, boxes):
+        found = self.look(boxes)
         logits = torch.zeros_like(found.logits)
         logits[:, CATEGORIES.index("bed")] = np.log(8.0)
         sides = torch.tensor([(*self.sides_said, 0.0)]).expand(len(logits), 5)
@@ -162,6 +162,28 @@ def judge(sides=(0.0, 0.0, 0.0, 0.0)):
     network = Fixed(NET)
     network.sides_said = sides
     return BoxPredictor(network)
+
+
+def test_boxes_are_judged_as_their_mirror_images_are():
+    torch.manual_seed(0)
+    network = BoxNet(NET).eval()
+    camera = torch.tensor([[60.0, 60.0, 45.0, 30.0]]).expand(2, 4)
+    size, up = torch.tensor([[90.0, 60.0]]).expand(2, 2), torch.tensor([[0.1, -0.9, -0.2]]).expand(2, 3)
+    boxes = torch.tensor([[0.0, 10.0, 40.0, 50.0], [30.0, 5.0, 60.0, 30.0]])
+    squares = torch.cat((torch.rand(2, 3, 32, 32), flags_of(boxes, *square_of(boxes), size, 32)), 1)
+    given = BoxInputs(squares, place_of(boxes, camera, size, up), torch.tensor([1, -1]), torch.zeros(2).int())
+    with torch.no_grad():
+        alone, other = network.look(given), network.look(given.mirrored())
+        both, mirror = network.look_both_ways(given), network.look_both_ways(given.mirrored())
+    torch.testing.assert_close(both.token, alone.token)
+    torch.testing.assert_close(both.logits, (alone.logits + other.logits) / 2)
+    torch.testing.assert_close(both.logits, mirror.logits)
+    assert (both.logits - alone.logits).abs().max() > 1e-3
+    # a left side that moves to the right is in the mirror a right one that moves to the left
+    torch.testing.assert_close(both.sides[:, 0], (alone.sides[:, 0] - other.sides[:, 2]) / 2)
+    torch.testing.assert_close(both.sides[:, 1], (alone.sides[:, 1] + other.sides[:, 1]) / 2)
+    torch.testing.assert_close(both.sides[:, [0, 2]], -mirror.sides[:, [2, 0]])
+    torch.testing.assert_close(both.sides[:, 4], mirror.sides[:, 4])
 
 
 def test_every_box_is_judged_once_in_all_categories():

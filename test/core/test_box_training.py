@@ -9,13 +9,21 @@ from box_fixtures import NET, UP, pictures
 from scipy.spatial.transform import Rotation
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
-from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, place_of, square_of
+from sparc_core.perception.box_inputs import (
+    BoxInputs,
+    cut_square,
+    flags_of,
+    mirrored_place,
+    mirrored_sides,
+    place_of,
+    square_of,
+)
 from sparc_core.perception.box_net import BoxNet, BoxNetConfig, BoxOutput, corrected, shortened
 from sparc_core.synth.corrupt import jitter_boxes
 from sparc_core.synth.picture_set import PictureFolder
 from sparc_core.training.box_figures import MOVED, look_at_table, measure_boxes
 from sparc_core.training.box_table import BoxTable, cut_kept
-from sparc_core.training.box_truth import BoxTruth, mirrored_place, mirrored_sides, truth_of
+from sparc_core.training.box_truth import BoxTruth, truth_of
 from sparc_core.training.boxes import BoxBatch, BoxBatches, BoxLosses, BoxTraining, make_box_trainer
 from sparc_core.training.predictor_trainer import PredictorTrainConfig
 from sparc_core.types import CATEGORIES
