@@ -22,6 +22,11 @@ def test_rgb_writes_figures_tables_plots_and_a_contact_sheet(tmp_path):
     assert "| RGB-D | σ |" in text and "right model | σ |" not in text  # true boxes have no score
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     assert len(records) == sum(t["all"]["objects"] for t in facts["tracks"])
+    limits = {(x["of"], x["known"]): x for x in facts["scale_limit"]}
+    whole = limits["all", "categories"]
+    assert whole["objects"] == facts["tracks"][0]["all"]["objects"] == limits["all", "models"]["objects"]
+    shown = f"| the categories of all objects | {whole['objects']} | {whole['scale_off']:.1f} | "
+    assert shown + f"{whole['placed']:.1f} |" in text
     for name in ("tracks", "categories", "reliability", "conditions", "ranking"):
         assert (tmp_path / f"{name}.png").stat().st_size > 3000
     for track in facts["tracks"]:
