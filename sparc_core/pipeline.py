@@ -1,7 +1,7 @@
 """The whole method on one page: `Aligner.align` takes an image and returns aligned CAD models.
 
 rectify → channels (normals, masks) → candidates → batch (blocks × candidates × starts) → refine → best σ →
-fit to the depth.
+fit to the depth, or stand on the floor.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sparc_core.refine.depth_fit import PREDICTED, SENSOR, fit_search_results
 from sparc_core.refine.loop import StageClock
 from sparc_core.refine.model import ModelConfig, load_network
 from sparc_core.refine.search import Search
+from sparc_core.refine.standing import stand_on_floor
 from sparc_core.retrieval.extents import extents_likelihood
 from sparc_core.retrieval.retriever import Retriever
 from sparc_core.types import (
@@ -53,7 +54,8 @@ class AlignerConfig:
     is the mean. initial_scale: start from the CAD "model"'s extents or the "category"'s median.
     estimate_gravity: find the up direction in the depth image when the camera does not tell it. depth_masks:
     cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to the depth at
-    the end, but for those of a network that reads the hints which came with it. max_rows: how many rows
+    the end, but for those of a network that reads the hints which came with it. stand_on_floor: without a
+    sensor's depth, where the camera knows its height, make them stand on the floor. max_rows: how many rows
     (blocks × candidates × starts) go through the network at once, bounding memory. retrieved: CAD models
     tried that a retrieval finds most alike, in place of max_candidates; retrieved_unmeasured: the same where
     no sensor measures the depth, and trying more tells no better; retrieval_weight: what a likeness of 1
@@ -76,6 +78,7 @@ class AlignerConfig:
     estimate_gravity: bool = True
     depth_masks: bool = True
     depth_fit: bool = True
+    stand_on_floor: bool = True
     max_rows: int = 256
     retrieved: int = 5
     retrieved_unmeasured: int = 1
@@ -195,19 +198,9 @@ class Aligner:
         began = time.perf_counter()
         clock = StageClock(self.device)
         prepared = clock.measure(
-            "observe",
-            prepare_image,
-            image_rgb,
-            camera,
-            detections,
-            depth_m,
-            self.cad_library,
-            self.config,
-            self.device,
-            normals_cam,
-            depth_predicted,
-            hints,
-        )
+            "observe", prepare_image, image_rgb, camera, detections, depth_m, self.cad_library, self.config,
+            self.device, normals_cam, depth_predicted, hints,
+        )  # fmt: skip
         objects: list[AlignedObject] = []
         if self.retriever is not None and prepared.kept:
             prepared = clock.measure("retrieve", self._retrieved, prepared, detections)
@@ -266,6 +259,8 @@ class Aligner:
             found = clock.measure(
                 "fit", fit_search_results, found, prepared, self.cad, depth, self.config.seed
             )
+        if self.config.stand_on_floor and prepared.depth_source != "sensor":
+            found = stand_on_floor(found, prepared.camera, self.cad_library)
         objects = []
         for best in found:
             index = prepared.kept[best.detection]

@@ -28,13 +28,16 @@ DISTORTION_LENGTHS = {
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole intrinsics, optional lens distortion and optional gravity.
+    """Pinhole intrinsics, optional lens distortion, optional gravity and height.
 
     `distortion` is in OpenCV's order. `up_cam` is the direction opposite to gravity in the optical
-    camera frame (normalised here); None when it is not known. Pixel centres are at integers.
+    camera frame (normalised here); None when it is not known. `above_floor_m`: how high the camera's
+    centre is above the floor it looks at, along `up_cam`; None when it is not known. Pixel centres are at
+    integers.
 
     Raises ValueError naming the field for a size or focal length that is not positive, a value
-    that is not finite, an unknown distortion model or a wrong number of coefficients.
+    that is not finite, an unknown distortion model, a wrong number of coefficients, or a height
+    without gravity.
     """
 
     width: int
@@ -46,6 +49,7 @@ class Camera:
     distortion: tuple[float, ...] = ()
     distortion_model: str = "none"
     up_cam: tuple[float, float, float] | None = None
+    above_floor_m: float | None = None
 
     def __post_init__(self):
         for name in ("width", "height"):
@@ -78,6 +82,10 @@ class Camera:
             if up.shape != (3,) or not np.isfinite(norm) or norm < 1e-6:
                 raise ValueError(f"camera up_cam must be a non-zero 3-vector, got {self.up_cam}")
             object.__setattr__(self, "up_cam", tuple(float(v) for v in up / norm))
+        if self.above_floor_m is not None and not 0 < self.above_floor_m < math.inf:
+            raise ValueError(f"camera above_floor_m must be positive metres, got {self.above_floor_m}")
+        if self.above_floor_m is not None and self.up_cam is None:
+            raise ValueError("camera above_floor_m needs up_cam as well")
 
     @property
     def K(self) -> np.ndarray:

@@ -25,10 +25,13 @@ _ROS_DISTORTION = {
 }
 
 
-def camera_from_info(info, topic: str, *, rectified: bool = False, up_cam=None) -> Camera:
+def camera_from_info(
+    info, topic: str, *, rectified: bool = False, up_cam=None, above_floor_m: float | None = None
+) -> Camera:
     """CameraInfo -> Camera of the image as delivered: region of interest and binning are applied.
 
-    topic: named in errors. rectified: use P and no distortion. up_cam: gravity's opposite, or None.
+    topic: named in errors. rectified: use P and no distortion. up_cam: gravity's opposite, or None;
+    above_floor_m: the camera's height, or None.
     Raises ValueError for K (P) of zeros, a distortion model we cannot undo and wrong coefficients.
     """
     name, values = ("P", info.p) if rectified else ("K", info.k)
@@ -56,6 +59,7 @@ def camera_from_info(info, topic: str, *, rectified: bool = False, up_cam=None) 
             distortion=distortion,
             distortion_model=model,
             up_cam=up_cam,
+            above_floor_m=above_floor_m,
         )
     except ValueError as error:
         raise ValueError(f"camera info on {topic}: {error}") from error

@@ -61,7 +61,7 @@ class FrameMessages:
 @dataclass(frozen=True, eq=False)
 class CameraPlace:
     """What is known of the camera at an image's stamp; `problem` says why gravity is missing,
-    `motion_problem` why the camera's pose is.
+    `motion_problem` why the camera's pose is, `floor_problem` why its height above the floor is.
 
     T_fixed_cam, T_output_cam: (4, 4) camera points to `fixed_frame` and to `output_frame`.
     """
@@ -71,6 +71,8 @@ class CameraPlace:
     problem: str | None = None
     motion_problem: str | None = None
     T_output_cam: np.ndarray | None = None
+    above_floor_m: float | None = None
+    floor_problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ class FrameProcessor:
                 self._topics.camera_info,
                 rectified=self._parameters.image_is_rectified,
                 up_cam=place.up_cam,
+                above_floor_m=place.above_floor_m,
             )
         except ValueError as error:
             raise InputError(str(error)) from error
@@ -257,6 +260,7 @@ class FrameProcessor:
         found = {
             "detections": _listed(f"detections on {topic} left out", read.left_out + tuple(skipped)),
             "place": place.problem,
+            "floor": place.floor_problem,
         }
         if read.unknown_classes:
             names = ", ".join(repr(name) for name in read.unknown_classes[:5])

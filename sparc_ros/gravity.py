@@ -1,4 +1,4 @@
-"""Where the camera is and where up is, from TF or an IMU.
+"""Where the camera is, where up is and how far below the floor, from TF or an IMU.
 
 In: the image's frame and stamp. Out: `CameraPlace`; what is missing is said in words, never guessed.
 """
@@ -74,7 +74,30 @@ class CameraPlacer:
                 motion_problem = f"the camera is taken not to move: {problem} (fixed_frame)"
         up_cam, problem = self._up(header, T_fixed_cam, parameters)
         T_output_cam = self._in_output_frame(header, T_fixed_cam, parameters)
-        return CameraPlace(T_fixed_cam, up_cam, problem, motion_problem, T_output_cam)
+        T_floor_cam, floor_problem = self._on_floor(header, parameters)
+        above_floor_m = None
+        if T_floor_cam is not None:
+            above_floor_m = float(T_floor_cam[2, 3])
+            if up_cam is None:
+                up_cam, problem = (
+                    tuple(T_floor_cam[2, :3]),
+                    None,
+                )  # z of the floor's frame, seen from the camera
+        return CameraPlace(
+            T_fixed_cam, up_cam, problem, motion_problem, T_output_cam, above_floor_m, floor_problem
+        )
+
+    def _on_floor(self, header, parameters: NodeParameters):
+        """(4, 4) camera points to `floor_frame`, or None; and what is wrong with it."""
+        if not parameters.floor_frame:
+            return None, None
+        unknown = "the camera's height above the floor is not known, and no help without a depth sensor"
+        T_floor_cam, problem = self._lookup(parameters.floor_frame, header, header.stamp, parameters)
+        if problem is None and T_floor_cam[2, 3] <= 0:
+            problem = f"the camera is {-T_floor_cam[2, 3]:.2f} m below {parameters.floor_frame!r}"
+        if problem:
+            return None, f"{unknown}: {problem} (floor_frame)"
+        return T_floor_cam, None
 
     def _in_output_frame(self, header, T_fixed_cam, parameters: NodeParameters) -> np.ndarray | None:
         if not parameters.output_frame:

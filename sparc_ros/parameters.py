@@ -154,6 +154,11 @@ class NodeParameters:
         "none: estimated from depth.",
         choices=("none", "tf", "imu"),
     )
+    floor_frame: str = parameter(
+        "",
+        "TF frame on the floor with z up (base_footprint): the camera's height above it tells how far away "
+        "things are where no sensor measures that; empty: not known.",
+    )
     tf_timeout_s: float = parameter(
         0.1,
         "Longest wait for the transform at an image's stamp (s).",

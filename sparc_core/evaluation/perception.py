@@ -20,7 +20,8 @@ NORMAL_LIMITS_DEG = (11.25, 22.5, 30.0)
 @dataclass(eq=False)
 class DepthFigures:
     """Collects pixels of many images. AbsRel: mean of |d − d*| / d*; δ: share within a factor of 1.25;
-    normals: shares within `NORMAL_LIMITS_DEG`. The mean over images, each image over its pixels, as is
+    abs_rel_scaled: AbsRel once the image's depths were multiplied by the median of d* / d; normals: shares
+    within `NORMAL_LIMITS_DEG`. The mean over images, each image over its pixels, as is
     usual; and over the pixels of objects alone ("object_…"), which floors and walls do not embellish.
     object_iou: of the pixels that are taken for objects, where a predictor tells them."""
 
@@ -44,7 +45,7 @@ class DepthFigures:
 
     def summary(self) -> dict[str, float]:
         """Means over the images; NaN of none."""
-        names = ("abs_rel", "delta", *(f"normals_{limit:g}" for limit in NORMAL_LIMITS_DEG))
+        names = ("abs_rel", "abs_rel_scaled", "delta", *(f"normals_{limit:g}" for limit in NORMAL_LIMITS_DEG))
         names += tuple(f"object_{name}" for name in names)
         if any("object_iou" in row for row in self.rows):
             names += ("object_iou",)
@@ -68,6 +69,7 @@ def _depth_row(depth_m, normals_cam, true_depth_m, true_normals_cam) -> dict[str
         return {}
     row = {
         "abs_rel": float(np.mean(np.abs(d - truth) / truth)),
+        "abs_rel_scaled": float(np.mean(np.abs(np.median(truth / d) * d - truth) / truth)),
         "delta": float(np.mean(np.maximum(d / truth, truth / d) < DELTA)),
     }
     return row | {f"normals_{limit:g}": float((angle <= limit).mean()) for limit in NORMAL_LIMITS_DEG}

@@ -6,6 +6,7 @@ ceiling round them, textures, lamps and a camera's flaws. What is given instead 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +16,10 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.synthetic import LabelledView, RoomRenderer, silhouette_boxes
 from sparc_core.geometry.boxes import box_iou
 from sparc_core.perception.interfaces import Estimates
-from sparc_core.perception.see import Seen
+from sparc_core.perception.see import Perception, Seen
 from sparc_core.synth.picture_set import PicturedObject, PictureLabeller
 from sparc_core.synth.pictures import Picture, PictureConfig, PictureRenderer
+from sparc_core.synth.rooms import FLOOR
 from sparc_core.synth.scenes import SceneConfig
 from sparc_core.types import Detection, PixelHints
 
@@ -27,18 +29,21 @@ SAME_OBJECT_IOU = 0.5
 @dataclass(frozen=True)
 class RgbTrack:
     """What is given instead of predicted. boxes: the jittered true boxes with their categories; model: the
-    right CAD model; sensor: the depth of a depth camera."""
+    right CAD model; sensor: the depth of a depth camera; height: of the camera above the floor."""
 
     name: str
     boxes: bool = False
     model: bool = False
     sensor: bool = False
+    height: bool = False
 
 
 TRACKS = (
     RgbTrack("RGB alone"),
     RgbTrack("RGB, right model", model=True),
     RgbTrack("RGB, true boxes, right model", boxes=True, model=True),
+    RgbTrack("RGB, camera height", height=True),
+    RgbTrack("RGB, camera height, right model", model=True, height=True),
     RgbTrack("RGB-D", sensor=True),
     RgbTrack("RGB-D, right model", sensor=True, model=True),
     RgbTrack("RGB-D, true boxes, right model", sensor=True, boxes=True, model=True),
@@ -52,6 +57,11 @@ class PicturedRoom:
     room: LabelledView
     picture: Picture
     objects: tuple[PicturedObject, ...]
+
+    def with_height(self) -> PicturedRoom:
+        """The same with a camera that knows how high above the floor it is."""
+        above = -float(self.room.scene.plane_offset[0, FLOOR])
+        return replace(self, room=replace(self.room, camera=replace(self.room.camera, above_floor_m=above)))
 
 
 class PicturedRooms:
@@ -71,6 +81,19 @@ class PicturedRooms:
         picture = self.renderer.take(room.scene, 0, generator)
         visible = self.labeller.visible(room.scene, generator)
         return PicturedRoom(room, picture, tuple(self.labeller.label(picture, room.scene, *visible)))
+
+
+def views_of(
+    taken: PicturedRoom, tracks: Sequence[RgbTrack], perception: Perception
+) -> dict[bool, tuple[PicturedRoom, Seen]]:
+    """The room and what the perception sees in it by itself, without (False) the camera's height, and, where
+    a track gives that, with it (True): the same detections, from which other things may follow."""
+    alone = perception.see(taken.picture.rgb, taken.room.camera)
+    views = {False: (taken, alone)}
+    if any(track.height for track in tracks):
+        high = taken.with_height()
+        views[True] = high, perception.see(taken.picture.rgb, high.room.camera, alone.detections)
+    return views
 
 
 @dataclass(frozen=True, eq=False)

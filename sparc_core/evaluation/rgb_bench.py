@@ -13,9 +13,17 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.device import find_device
 from sparc_core.evaluation.methods import OURS, Method, MethodSpec, Setting
 from sparc_core.evaluation.perception import LOWEST_SCORE, DepthFigures
-from sparc_core.evaluation.pictured_rooms import TRACKS, PicturedRoom, PicturedRooms, RgbTrack, give_inputs
+from sparc_core.evaluation.pictured_rooms import (
+    TRACKS,
+    PicturedRoom,
+    PicturedRooms,
+    RgbTrack,
+    give_inputs,
+    views_of,
+)
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.perception.see import Perception, PerceptionConfig, Seen
+from sparc_core.synth.pictures import Picture
 from sparc_core.synth.scenes import SceneConfig
 
 
@@ -82,20 +90,18 @@ class RgbBenchRunner:
         )
 
     def run(self, number: int) -> dict:
-        """All about one picture: {"boxes": …, "depth": …, "timing_ms": …, "objects": one record for every
+        """All about one picture: {"boxes": …, "depth": …, "depth_on_floor":
+        the same where the camera's height is known, "timing_ms": …, "objects": one record for every
         object of the room in every track, "predictions": one for every aligned detection in every track} (see
         `records_of`)."""
         taken = self.pictures.take(number)
         room, picture = taken.room, taken.picture
-        alone = self.perception.see(picture.rgb, room.camera)
+        views = views_of(taken, self.tracks, self.perception)
+        alone = views[False][1]
         ranked = alone if self.everything is None else self.everything.see(picture.rgb, room.camera)
-        depth = DepthFigures()
-        truth = (picture.depth_m, picture.normal_cam, picture.object >= 0)
-        share = None if alone.hints is None else alone.hints.object_share
-        depth.add(alone.depth_m, alone.normals_cam, *truth, share)
         objects, predictions = [], []
         for track in self.tracks:
-            found = self._run_track(track, number, taken, alone)
+            found = self._run_track(track, number, *views[track.height])
             objects += found[0]
             predictions += found[1]
         return {
@@ -103,7 +109,8 @@ class RgbBenchRunner:
                 "found": [[list(d.box_xyxy), d.category, d.score] for d in ranked.detections],
                 "truth": [[list(o.box_xyxy), o.category] for o in taken.objects],
             },
-            "depth": depth.rows[0] if depth.rows else None,
+            "depth": _depth_row(alone, picture),
+            "depth_on_floor": _depth_row(views[True][1], picture) if True in views else None,
             "timing_ms": alone.timing_ms,
             "objects": objects,
             "predictions": predictions,
@@ -120,3 +127,12 @@ class RgbBenchRunner:
             named, taken.room, given, result, self.method.cad_library, self.method.cad,
             self.config.well_visible,
         )  # fmt: skip
+
+
+def _depth_row(seen: Seen, picture: Picture) -> dict | None:
+    """`DepthFigures` of one picture."""
+    figures = DepthFigures()
+    truth = (picture.depth_m, picture.normal_cam, picture.object >= 0)
+    share = None if seen.hints is None else seen.hints.object_share
+    figures.add(seen.depth_m, seen.normals_cam, *truth, share)
+    return figures.rows[0] if figures.rows else None

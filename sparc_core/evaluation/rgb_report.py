@@ -16,13 +16,13 @@ from sparc_core.types import CATEGORIES, Detection
 
 
 def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
-    """{"boxes": …, "depth": …, "tracks": …, "latency_ms": …} of all rooms that `RgbBenchRunner.run` saw."""
+    """{"boxes": …, "depth": …, "depth_on_floor": …, "tracks": …, "latency_ms": …} of all rooms that
+    `RgbBenchRunner.run` saw."""
     boxes = BoxFigures(CATEGORIES)
     for room in rooms:
         found = [Detection(tuple(box), category, score) for box, category, score in room["boxes"]["found"]]
         truth = room["boxes"]["truth"]
         boxes.add(found, [box for box, _ in truth], [category for _, category in truth])
-    depth = DepthFigures([room["depth"] for room in rooms if room["depth"]])
     objects, predictions = (
         [record for room in rooms for record in room[kind]] for kind in ("objects", "predictions")
     )
@@ -30,7 +30,7 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
     return {
         "images": len(rooms),
         "boxes": boxes.summary(),
-        "depth": depth.summary(),
+        **{kind: _mean_depth(rooms, kind) for kind in ("depth", "depth_on_floor")},
         "tracks": [
             summarise_pictures(name, *([r for r in x if r["track"] == name] for x in (objects, predictions)))
             for name in tracks
@@ -42,13 +42,22 @@ def summarise(rooms: list[dict], tracks: tuple[str, ...]) -> dict:
     }
 
 
+def _mean_depth(rooms: list[dict], kind: str) -> dict | None:
+    """`DepthFigures` over the rooms, None where it was not measured in any."""
+    rows = [room[kind] for room in rooms if room[kind]]
+    return DepthFigures(rows).summary() if rows or kind == "depth" else None
+
+
 def _depth_figures(depth: dict, of: str = "") -> str:
     """In words; of: what the names of the figures begin with."""
     shares = ", ".join(
         f"{limit:g}° {100 * depth[f'{of}normals_{limit:g}']:.1f} %" for limit in NORMAL_LIMITS_DEG
     )
     near = 100 * depth[f"{of}delta"]
-    return f"depth AbsRel {depth[f'{of}abs_rel']:.3f}, δ < 1.25 {near:.1f} %; normals within {shares}"
+    scaled = f"{depth[f'{of}abs_rel_scaled']:.3f} with every picture's scale put right"
+    return (
+        f"depth AbsRel {depth[f'{of}abs_rel']:.3f} ({scaled}), δ < 1.25 {near:.1f} %; normals within {shares}"
+    )
 
 
 def markdown(summary: dict) -> str:
@@ -62,6 +71,7 @@ def markdown(summary: dict) -> str:
     lines = [
         f"Box AP50 {100 * boxes['box_ap50']:.1f}, AP {100 * boxes['box_ap']:.1f}; {_depth_figures(depth)}; "
         f"of objects alone {_depth_figures(depth, 'object_')} ({summary['images']} pictures)",
+        *_with_height(summary["depth_on_floor"]),
         "",
         head,
         "|" + "---|" * (head.count("|") - 1),
@@ -84,6 +94,11 @@ def markdown(summary: dict) -> str:
     if ranked:
         parts.append(ranking_table(ranked))
     return "\n".join(parts)
+
+
+def _with_height(depth: dict | None) -> list[str]:
+    """The line about depth where the camera's height is known."""
+    return [] if depth is None else ["", f"With the camera's height above the floor {_depth_figures(depth)}"]
 
 
 def _limits_table(limits: list[dict]) -> str:

@@ -12,7 +12,14 @@ from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
 from sparc_core.device import find_device
 from sparc_core.evaluation.methods import Method, MethodSpec, Setting
-from sparc_core.evaluation.pictured_rooms import TRACKS, GivenInputs, PicturedRoom, PicturedRooms, give_inputs
+from sparc_core.evaluation.pictured_rooms import (
+    TRACKS,
+    GivenInputs,
+    PicturedRoom,
+    PicturedRooms,
+    give_inputs,
+    views_of,
+)
 from sparc_core.evaluation.pose_records import records_of
 from sparc_core.evaluation.rgb_bench import RgbBenchConfig
 from sparc_core.perception.prepare import prepare_image
@@ -75,16 +82,18 @@ class RivalsRunner:
         """Records of room `number`: {"objects": …, "predictions": …} of every method in every track (see
         `records_of`), and {"perception": [milliseconds of every predictor]}."""
         taken = self.pictures.take(number)
-        alone = self.perception.see(taken.picture.rgb, taken.room.camera)
-        records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": [alone.timing_ms]}
+        views = views_of(taken, self.tracks, self.perception)
+        timing = views[False][1].timing_ms
+        records: dict[str, list[dict]] = {"objects": [], "predictions": [], "perception": [timing]}
         for track in self.tracks:
+            room, seen = views[track.height]
             given = self.with_models(
-                taken, give_inputs(track, taken, alone, self.cad_library, self.perception.estimates)
+                room, give_inputs(track, room, seen, self.cad_library, self.perception.estimates)
             )
             for name in self.accurate:
-                result = self._align(name, taken, given)
+                result = self._align(name, room, given)
                 objects, predictions = records_of(
-                    {"method": name, "track": track.name, "image": number}, taken.room, given, result,
+                    {"method": name, "track": track.name, "image": number}, room.room, given, result,
                     self.cad_library, self.cad, self.config.well_visible,
                 )  # fmt: skip
                 records["objects"] += objects

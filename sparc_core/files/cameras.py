@@ -1,4 +1,4 @@
-"""CAMERA.json: intrinsics, lens distortion and gravity in, `Camera` out (and back)."""
+"""CAMERA.json: intrinsics, lens distortion, gravity and height in, `Camera` out (and back)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def read_camera(path: str | Path) -> Camera:
 
     Fields: width, height, fx, fy, cx, cy in pixels; optional `distortion` (OpenCV's order: 4 or 5
     coefficients are plumb_bob, 8, 12 or 14 rational_polynomial), optional `distortion_model` (needed for
-    "equidistant"), optional `up_cam` (3 numbers). Other fields are notes and are ignored. Raises
-    FileNotFoundError, or ValueError naming file and field.
+    "equidistant"), optional `up_cam` (3 numbers) and with it `above_floor_m`. Other fields are notes and
+    are ignored. Raises FileNotFoundError, or ValueError naming file and field.
     """
     return camera_from_json(load_json(Path(path), dict, _WHAT), str(path))
 
@@ -39,23 +39,28 @@ def camera_from_json(content: dict, where: str) -> Camera:
     centre = {name: fields.number(name) for name in ("cx", "cy")}
     distortion, model = _distortion(fields)
     up = fields.array("up_cam", (3,), default=None)
+    above = fields.number(
+        "above_floor_m", default=None, expected="a positive number of metres", accept=lambda v: v > 0
+    )
     try:
         return Camera(
             **sizes, **focal, **centre, distortion=distortion, distortion_model=model,
-            up_cam=None if up is None else tuple(up),
+            up_cam=None if up is None else tuple(up), above_floor_m=above,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
 def camera_to_json(camera: Camera) -> dict:
-    """The fields `read_camera` reads; absent where there is no distortion or gravity."""
+    """The fields `read_camera` reads; absent where there is no distortion, and for what is not known."""
     content = {name: getattr(camera, name) for name in ("width", "height", "fx", "fy", "cx", "cy")}
     if camera.distortion_model != "none":
         content["distortion"] = list(camera.distortion)
         content["distortion_model"] = camera.distortion_model
     if camera.up_cam is not None:
         content["up_cam"] = list(camera.up_cam)
+    if camera.above_floor_m is not None:
+        content["above_floor_m"] = camera.above_floor_m
     return content
 
 

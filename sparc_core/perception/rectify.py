@@ -52,7 +52,9 @@ class Rectifier:
             intrinsics = (raw.fx, raw.fy, raw.cx, raw.cy)
         else:
             intrinsics = _containing_intrinsics(raw)
-        return Camera(raw.width, raw.height, *intrinsics, up_cam=raw.up_cam)
+        return Camera(
+            raw.width, raw.height, *intrinsics, up_cam=raw.up_cam, above_floor_m=raw.above_floor_m
+        )  # fmt: skip
 
     def points(self, uv_px: np.ndarray) -> np.ndarray:
         """(..., 2) raw pixels to rectified pixels; NaN where the lens model has no inverse."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparc_core.geometry.floor import FLOATING, floor_factor, standing_factors
 from sparc_core.perception.box_predictor import BoxPredictor
 from sparc_core.perception.interfaces import DepthNormals, DepthPrediction, Detector, Estimates, Masker
 from sparc_core.perception.judgement import UNSAID
@@ -137,8 +138,8 @@ class Perception:
         depth, normals, hints = depth_m, None, None
         source = "sensor" if depth_m is not None else "none"
         if self.depth is not None and (depth_m is None or self.fill_holes):
-            guess = timed("depth", self._predict_depth, image_rgb, camera)
-            name, hints = type(self.depth).__name__, guess.hints
+            guess, scaled = timed("depth", self._predict_depth, image_rgb, camera)
+            name, hints = type(self.depth).__name__ + (", scaled to the floor" if scaled else ""), guess.hints
             if depth_m is None:
                 depth, normals, source = guess.depth_m, guess.normals_cam, name
             else:
@@ -156,16 +157,22 @@ class Perception:
         if self.estimates is not None and predicted and len(detections) and "estimates" not in ran:
             detections = timed("estimates", self.estimates.look, image_rgb, camera, detections)
             ran["estimates"] = type(self.estimates).__name__
+        if predicted and camera.above_floor_m is not None:
+            detections = estimates_on_floor(detections, camera)
         return Seen(tuple(detections), depth, normals, predicted, ran, timing, hints)
 
-    def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> DepthPrediction:
-        """Predictors know pinhole cameras: they see the rectified image. What they say is of raw pixels."""
+    def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> tuple[DepthPrediction, bool]:
+        """Predictors know pinhole cameras: they see the rectified image. What they say is of raw pixels. And
+        whether it was brought to the scale of the floor, where the camera's height above it is known."""
         rectifier = rectifier_for(camera)
         found = self.depth.predict(rectifier.image(image_rgb), rectifier.camera)
-        raw, hints = rectifier.raw_values, found.hints
+        raw, hints, factor = rectifier.raw_values, found.hints, None
+        if camera.above_floor_m is not None:
+            factor = floor_factor(found.depth_m, found.normals_cam, rectifier.camera)
         if hints is not None:
             hints = PixelHints.unstacked(raw(hints.stacked()))
-        return DepthPrediction(raw(found.depth_m), raw(found.normals_cam), hints=hints)
+        depth = found.depth_m if factor is None else np.float32(factor) * found.depth_m
+        return DepthPrediction(raw(depth), raw(found.normals_cam), hints=hints), factor is not None
 
     def _cut_out(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> list[Detection]:
         boxes = np.array([d.box_xyxy for d in detections], dtype=np.float32).reshape(-1, 4)
@@ -180,6 +187,22 @@ def _masks_without_masker(detections: Sequence[Detection], has_depth: bool) -> s
     if own == len(detections) and own:
         return "those of the detections"
     return f"{own} of {len(detections)} those of the detections, else {other}" if own else other
+
+
+def estimates_on_floor(detections: Sequence[Detection], camera: Camera) -> list[Detection]:
+    """Detections whose estimates stand on the floor, the camera's height being known (`standing_factors`)."""
+    known = [d for d in detections if d.estimate is not None]
+    T, S = (np.array([getattr(d.estimate, n) for d in known]).reshape(-1, 3) for n in ("T_m", "S_m"))
+    stands = np.array([d.category not in FLOATING for d in known], dtype=bool)
+    factor = iter(standing_factors(T, S[:, 1], stands, camera))
+    return [d if d.estimate is None else _scaled(d, next(factor)) for d in detections]
+
+
+def _scaled(detection: Detection, factor: float) -> Detection:
+    T_m, S_m = (
+        tuple(factor * v for v in vector) for vector in (detection.estimate.T_m, detection.estimate.S_m)
+    )
+    return dataclasses.replace(detection, estimate=dataclasses.replace(detection.estimate, T_m=T_m, S_m=S_m))
 
 
 def fill_holes(sensor_m: np.ndarray, predicted_m: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -109,6 +109,13 @@ def command(
     world_up: Annotated[
         str, typer.Option(help="Axis of the poses that is up: z, y, -y or none.", rich_help_panel=VIDEO)
     ] = "z",
+    floor: Annotated[
+        float | None,
+        typer.Option(
+            help="Height of the floor along --world-up of the poses: tells the scale without --depth.",
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Images in a second, where files do not tell.", rich_help_panel=VIDEO)
     ] = None,
@@ -144,8 +151,8 @@ def command(
         if is_sequence(image):
             _check_sequence_outputs(out, overlay)
             options = SequenceOptions(
-                image, camera, out, detections, depth, depth_scale, depth_predicted, poses, world_up, fps,
-                every, smooth, reinit_score, scene, map_file,
+                image, camera, out, detections, depth, depth_scale, depth_predicted, poses, world_up, floor,
+                fps, every, smooth, reinit_score, scene, map_file,
             )  # fmt: skip
             align_sequence(options, networks)
         else:

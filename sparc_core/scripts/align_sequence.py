@@ -38,12 +38,13 @@ KEPT_S = 36_000.0  # a recording is looked at as a whole: what left the view is 
 
 @dataclass(frozen=True)
 class SequenceOptions(InputOptions):
-    """Besides: poses (trajectory, or None) with the axis of theirs that is up. fps, every: as for
-    `ImageSequence`. smoothing, reinit_score: of the tracker. scene (.glb or .html): written; map (.json): map
-    mode, and its map written."""
+    """Besides: poses (trajectory, or None) with the axis of theirs that is up, and how high the floor is
+    along it (None: not known). fps, every: as for `ImageSequence`. smoothing, reinit_score: of the tracker.
+    scene (.glb or .html): written; map (.json): map mode, and its map written."""
 
     poses: Path | None = None
     world_up: str = "z"
+    floor: float | None = None
     fps: float | None = None
     every: int = 1
     smoothing: bool = True
@@ -72,6 +73,8 @@ class _Inputs:
         if options.map is not None and options.poses is None:
             raise ValueError(f"--map {options.map}: needs --poses, where the camera was in a fixed frame")
         axis = UP_AXES[options.world_up]
+        if options.floor is not None and (options.poses is None or axis is None):
+            raise ValueError(f"--floor {options.floor:g}: needs --poses, and a --world-up that is not none")
         return cls(
             options,
             ImageSequence(options.source, options.fps, options.every),
@@ -87,10 +90,19 @@ class _Inputs:
         return None if self.trajectory is None else self.trajectory.at(frame.name, frame.stamp_s)
 
     def frame_camera(self, T_fixed_cam: np.ndarray | None) -> Camera:
-        """The camera with gravity: from its pose; a moving camera's file cannot know it."""
+        """The camera with gravity, and its height where the floor's is known: from its pose; a moving
+        camera's file cannot know them."""
         if self.up_fixed is None or T_fixed_cam is None:
             return self.camera
-        return dataclasses.replace(self.camera, up_cam=tuple(T_fixed_cam[:3, :3].T @ self.up_fixed))
+        camera = dataclasses.replace(self.camera, up_cam=tuple(T_fixed_cam[:3, :3].T @ self.up_fixed))
+        if self.options.floor is None:
+            return camera
+        above = float(T_fixed_cam[:3, 3] @ self.up_fixed) - self.options.floor
+        if above <= 0:
+            raise ValueError(
+                f"--floor {self.options.floor:g}: {self.options.poses} has the camera {-above:.2f} m below it"
+            )
+        return dataclasses.replace(camera, above_floor_m=above)
 
     def depth(self, frame: VideoFrame) -> np.ndarray | None:
         if self.depth_files is None:

@@ -137,6 +137,11 @@ def test_what_the_aligner_is_given(sequence, recorder):
     for i, given in enumerate(recorder.given):
         assert given.rgb[0, 0, 0] == 40 * i and given.depth_m[0, 0] == np.float32(1.4)
         np.testing.assert_allclose(given.camera.up_cam, (0, -1, 0), atol=1e-9)  # z of the room
+        assert given.camera.above_floor_m is None
+    recorder.given.clear()
+    assert run(sequence, "--floor", -0.5).exit_code == 0
+    told = [given.camera.above_floor_m for given in recorder.given]
+    np.testing.assert_allclose(told, T_room_cam(0)[2, 3] + 0.5, atol=1e-9)
     recorder.given.clear()
     assert run(sequence, "--world-up", "none").exit_code == 0
     assert recorder.given[0].camera.up_cam is None
@@ -205,6 +210,9 @@ def test_bad_input_is_named(sequence, recorder):
     )
     assert "--overlay" in refused(sequence, "--overlay", sequence / "o.png")
     assert "--world-up: expected one of" in refused(sequence, "--world-up", "x")
+    for more, options in ((("--world-up", "none"), {}), ((), {"poses": False})):
+        assert "--floor 0: needs --poses, and" in refused(sequence, "--floor", 0, *more, **options)
+    assert "has the camera" in refused(sequence, "--floor", 50)
     assert "gone.txt: no such file" in refused(sequence, "--poses", sequence / "gone.txt", poses=False)
     assert "--depth-scale" in refused(sequence, "--depth-scale", 10, without=("--depth",))
     (sequence / "depth" / "000003.png").unlink()

@@ -123,6 +123,9 @@ def test_project_points_without_distortion_is_the_pinhole():
         ),
         ({"up_cam": (0.0, 0.0, 0.0)}, "up_cam must be a non-zero"),
         ({"up_cam": (0.0, math.nan, 0.0)}, "up_cam must be a non-zero"),
+        ({"up_cam": (0, -1, 0), "above_floor_m": 0.0}, "above_floor_m must be positive metres, got 0.0"),
+        ({"up_cam": (0, -1, 0), "above_floor_m": math.nan}, "above_floor_m must be positive"),
+        ({"above_floor_m": 1.0}, "above_floor_m needs up_cam"),
     ],
 )
 def test_a_camera_names_the_field_that_is_wrong(change, message):

@@ -79,6 +79,8 @@ def test_the_number_of_coefficients_tells_the_distortion_model(tmp_path, count, 
         ({"distortion": [], "distortion_model": "fov"}, ["'distortion_model'", "plumb_bob", "'fov'"]),
         ({"up_cam": [0, 1]}, ["'up_cam'", "3 finite numbers", "[0, 1]"]),
         ({"up_cam": [0, 0, 0]}, ["up_cam", "non-zero"]),
+        ({"above_floor_m": -1}, ["'above_floor_m'", "a positive number of metres", "-1"]),
+        ({"above_floor_m": 1.2}, ["above_floor_m needs up_cam"]),
     ],
 )
 def test_a_wrong_camera_field_is_named_with_what_was_expected_and_what_came(tmp_path, changes, words):
@@ -105,7 +107,7 @@ def test_files_that_are_no_camera_are_refused_by_name(tmp_path):
 
 
 def test_a_camera_survives_writing_and_reading(tmp_path):
-    camera = Camera(64, 48, 50, 51, 31, 24, (0.1, 0.01, 0, 0), "equidistant", (0.0, -0.6, -0.8))
+    camera = Camera(64, 48, 50, 51, 31, 24, (0.1, 0.01, 0, 0), "equidistant", (0.0, -0.6, -0.8), 1.3)
     assert read_camera(write_json(tmp_path / "c.json", camera_to_json(camera))) == camera
 
 

@@ -79,10 +79,11 @@ def processor(aligner):
 
 
 def test_a_good_frame(processor, aligner):
-    place = CameraPlace(np.eye(4), (0.0, -1.0, 0.0))
+    place = CameraPlace(np.eye(4), (0.0, -1.0, 0.0), above_floor_m=1.2)
     result = processor.process(messages(), place)
     (image_rgb, camera, found, depth_m) = aligner.calls[0]
     assert image_rgb.shape == (HEIGHT, WIDTH, 3) and camera.up_cam == (0, -1, 0)
+    assert camera.above_floor_m == 1.2
     assert found[0].category == "chair" and (depth_m == 2.0).all()
     assert result.header.frame_id == "optical" and result.track_ids == (1,)
     assert result.timing_ms["align/total"] == 1.5 and {"decode", "align", "track"} <= set(result.timing_ms)
@@ -195,6 +196,8 @@ def test_depth_without_a_value_is_told_and_used_as_none(processor):
 def test_missing_place_is_told(processor):
     result = processor.process(messages(), CameraPlace(problem="no transform"))
     assert [(w.kind, w.text) for w in result.warnings] == [("place", "no transform")]
+    result = processor.process(messages(), CameraPlace(floor_problem="no transform to the floor"))
+    assert [(w.kind, w.text) for w in result.warnings] == [("floor", "no transform to the floor")]
 
 
 def test_an_unknown_camera_motion_is_told_once(processor):

@@ -81,6 +81,55 @@ def test_predictions_that_are_the_truth_make_perfect_figures(library):
     assert "| RGB alone (all) |" in markdown(summary)
 
 
+class FarSighted(TrueEyes):
+    """Sees everything, and a quarter too far away."""
+
+    def predict(self, image_rgb, camera):
+        found = super().predict(image_rgb, camera)
+        return dataclasses.replace(found, depth_m=1.25 * found.depth_m)
+
+
+def test_the_height_of_the_camera_is_given_in_its_tracks_alone(library):
+    eyes, cameras = FarSighted(library), {}
+    aligner = Aligner.load(None, library, device="cpu")
+    runner = RgbBenchRunner(CONFIG, Perception(eyes, eyes), aligner)
+
+    def align(image_rgb, camera, detections, depth_m, *more, **named):
+        cameras[current].append((camera.above_floor_m, depth_m))
+        return Aligner.align(aligner, image_rgb, camera, detections, depth_m, *more, **named)
+
+    aligner.align, run_track = align, runner._run_track
+
+    def watched(track, *more):
+        nonlocal current
+        current = track
+        cameras.setdefault(track, [])
+        return run_track(track, *more)
+
+    runner._run_track, current, rooms = watched, None, []
+    for number in range(CONFIG.images):
+        eyes.number = number
+        rooms.append(runner.run(number))
+    for track, given in cameras.items():
+        for number, (height, depth) in enumerate(given):
+            taken = rooms_of(library).take(number)
+            floor = taken.picture.normal_cam @ np.array(taken.room.camera.up_cam) > 0.999
+            assert floor.any()
+            if track.height:
+                assert height == pytest.approx(-float(taken.room.scene.plane_offset[0, 0]))
+                np.testing.assert_allclose(depth, taken.picture.depth_m, rtol=0.02)
+            else:
+                assert height is None
+    summary = summarise(rooms, CONFIG.tracks)
+    assert summary["depth"]["abs_rel"] == pytest.approx(0.25) and summary["depth"]["abs_rel_scaled"] < 1e-6
+    assert summary["depth_on_floor"]["abs_rel"] < 0.02
+    assert "With the camera's height above the floor depth AbsRel 0.0" in markdown(summary)
+    plain = RgbBenchRunner(
+        dataclasses.replace(CONFIG, tracks=("RGB alone",)), Perception(eyes, eyes), aligner
+    )
+    assert summarise([plain.run(number)], ("RGB alone",))["depth_on_floor"] is None
+
+
 def test_what_was_not_detected_counts_as_wrong(library):
     eyes = TrueEyes(library)
     eyes.missed = 100

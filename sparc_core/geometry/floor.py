@@ -1,0 +1,49 @@
+"""The scale of what was told from a picture, where the height of the camera above the floor is known.
+
+The picture alone could as well show a room twice as large. But the floor lies as far below the camera as is
+known, and an object that is moved along its line of sight, its size with it, looks the same: at one distance
+only it stands on the floor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparc_core.types import Camera
+
+FLOATING = frozenset({"display"})  # categories that hang on walls or stand on other things
+MAX_LOG = 0.35  # what is farther off in the logarithm of its scale does not stand on the floor
+FACING_UP = 0.9  # cosine
+MIN_FLOOR_SHARE = 0.002  # of an image's pixels
+LEAST_BELOW_M = 0.1  # a surface this little below the camera tells no scale
+
+
+def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -> float | None:
+    """By what a depth image has to be multiplied for the lowest level surface in it to be the floor.
+
+    depth_m (H, W), normals_cam (H, W, 3) of a pinhole camera whose height is known. None where no floor is
+    seen.
+    """
+    v, u = np.mgrid[0 : camera.height, 0 : camera.width]
+    ray = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+    up = np.array(camera.up_cam)
+    below = -(ray @ up) * depth_m
+    below = below[(normals_cam @ up > FACING_UP) & (below > LEAST_BELOW_M)]
+    if below.size < MIN_FLOOR_SHARE * depth_m.size:
+        return None
+    # tables and beds are level as well, but higher
+    return float(camera.above_floor_m / np.median(below[below > 0.8 * np.percentile(below, 95)]))
+
+
+def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> np.ndarray:
+    """(N,) by what distances and extents of objects have to be multiplied for them to stand on the floor.
+
+    T_m (N, 3) centres in the frame of a camera whose height is known; height_m (N,) extents along the
+    vertical; stands (N,) bool: upright, and of a kind that stands on the floor. The others, and those that
+    would have to be moved by more than `MAX_LOG`, take the median of the rest; 1 where there is none.
+    """
+    below = height_m / 2 - T_m @ np.array(camera.up_cam)
+    ratio = np.log(camera.above_floor_m / np.maximum(below, LEAST_BELOW_M))
+    trusted = stands & (below > LEAST_BELOW_M) & (np.abs(ratio) <= MAX_LOG)
+    common = np.median(ratio[trusted]) if trusted.any() else 0.0
+    return np.exp(np.where(trusted, ratio, common))

@@ -1,0 +1,148 @@
+"""The camera's height above the floor: what was guessed from a picture is brought to its scale."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import trimesh
+from builders import box_estimate, model_of
+from scipy.spatial.transform import Rotation
+
+from sparc_core.cad.library import CadLibrary
+from sparc_core.geometry.floor import floor_factor, standing_factors
+from sparc_core.perception.interfaces import DepthPrediction
+from sparc_core.perception.see import Perception, estimates_on_floor
+from sparc_core.refine.search import SearchResult
+from sparc_core.refine.standing import stand_on_floor
+from sparc_core.types import SCALE_MODES, Camera, Detection
+
+TILT = Rotation.from_euler("x", 35, degrees=True)  # looks down
+UP = TILT.apply([0.0, -1.0, 0.0])
+HEIGHT_M = 1.4
+CAMERA = Camera(160, 120, 120.0, 120.0, 79.5, 59.5, up_cam=tuple(UP), above_floor_m=HEIGHT_M)
+
+
+def room(camera=CAMERA, table=True):
+    """Depth and normals of a floor with a wall 4 m away, and a table 0.7 m high, cast by trimesh."""
+    floor = trimesh.creation.box([20, 0.02, 20])
+    floor.apply_translation([0, HEIGHT_M + 0.01, 0])
+    wall = trimesh.creation.box([20, 20, 0.02])
+    wall.apply_translation([0, 0, 4])
+    parts = [floor, wall]
+    if table:
+        top = trimesh.creation.box([1.6, 0.7, 1.0])
+        top.apply_translation([0.3, HEIGHT_M - 0.35, 2.2])
+        parts.append(top)
+    mesh = trimesh.util.concatenate(parts)
+    v, u = np.mgrid[0 : camera.height, 0 : camera.width]
+    ray = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+    level = TILT.inv().apply(ray.reshape(-1, 3))
+    points, index, faces = mesh.ray.intersects_location(np.zeros_like(level), level, multiple_hits=False)
+    depth, normals = np.zeros(len(level)), np.zeros((len(level), 3))
+    depth[index] = TILT.apply(points)[:, 2]
+    normals[index] = TILT.apply(mesh.face_normals[faces])
+    return depth.reshape(u.shape), normals.reshape(*u.shape, 3)
+
+
+def test_the_lowest_level_surface_is_the_floor():
+    for table in (False, True):
+        depth, normals = room(table=table)
+        assert floor_factor(depth, normals, CAMERA) == pytest.approx(1, abs=0.01)
+        for wrong in (0.8, 1.3):
+            assert floor_factor(wrong * depth, normals, CAMERA) == pytest.approx(1 / wrong, abs=0.01)
+
+
+def test_without_a_floor_in_view_there_is_no_factor():
+    depth, normals = room()
+    assert floor_factor(depth, 0 * normals, CAMERA) is None
+    seen = np.zeros_like(depth)
+    seen[-1, :20] = depth[-1, :20]  # 20 pixels of 19200
+    assert floor_factor(seen, normals, CAMERA) is None
+    upside_down = dataclasses.replace(CAMERA, up_cam=tuple(-UP))
+    assert floor_factor(depth, normals, upside_down) is None  # what faces up then is above the camera
+
+
+def on_floor(height_m, distance_m, side_m=0.0):
+    """Centre of an object that stands on the floor, in the camera frame."""
+    return TILT.apply([side_m, HEIGHT_M - height_m / 2, distance_m])
+
+
+def test_everything_that_stands_gets_its_own_factor_and_the_rest_the_median():
+    heights = np.array([0.9, 0.75, 2.0, 0.5, 0.4])
+    T = np.stack([on_floor(h, d) for h, d in zip(heights, (2.0, 3.0, 2.5, 2.2, 2.0), strict=True)])
+    wrong = np.array([1.2, 0.9, 1.1, 1.0, 2.5])  # the last one is too far off to stand there
+    stands = np.array([True, True, True, False, True])
+    factor = standing_factors(wrong[:, None] * T, wrong * heights, stands, CAMERA)
+    np.testing.assert_allclose(factor[:3], 1 / wrong[:3])
+    np.testing.assert_allclose(factor[3:], 1 / 1.1)  # the median of the first three
+    none = standing_factors(T, heights, np.zeros(5, bool), CAMERA)
+    np.testing.assert_array_equal(none, 1)
+    above = standing_factors(-T, heights, np.ones(5, bool), CAMERA)
+    np.testing.assert_array_equal(above, 1)  # above the camera nothing stands
+    assert standing_factors(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool), CAMERA).shape == (0,)
+
+
+def guessed(category, height_m, distance_m, wrong, side_m=0.0):
+    T, S = wrong * on_floor(height_m, distance_m, side_m), wrong * np.array([0.6, height_m, 0.5])
+    return Detection((1, 2, 30, 40), category, estimate=box_estimate(T_m=T, S_m=S))
+
+
+def test_estimates_stand_on_the_floor():
+    plain = Detection((1, 2, 30, 40), "bed")
+    given = [guessed("chair", 0.9, 2.0, 1.2), plain, guessed("display", 0.4, 2.5, 1.2, side_m=0.4)]
+    chair, same, display = estimates_on_floor(given, CAMERA)
+    np.testing.assert_allclose(chair.estimate.T_m, on_floor(0.9, 2.0))
+    np.testing.assert_allclose(chair.estimate.S_m, [0.6, 0.9, 0.5])
+    assert same is plain
+    np.testing.assert_allclose(display.estimate.T_m, on_floor(0.4, 2.5, 0.4))  # by the chair's factor
+    assert chair.estimate.azimuth == given[0].estimate.azimuth
+
+
+class Eyes:
+    """Depth of `room`, 1.25 times too large, and a chair that is as much too far away."""
+
+    def predict(self, image_rgb, camera):
+        depth, normals = room()
+        return DepthPrediction((1.25 * depth).astype(np.float32), normals.astype(np.float32))
+
+    def look(self, image_rgb, camera, detections, judged_min_score=None):
+        return [guessed("chair", 0.9, 2.0, 1.25) for _ in detections]
+
+
+def test_what_was_predicted_has_the_floors_scale_and_what_was_measured_keeps_its_own():
+    eyes, image = Eyes(), np.zeros((120, 160, 3), np.uint8)
+    perception = Perception(depth=eyes, estimates=eyes)
+    boxes, (depth, _) = [Detection((1, 2, 30, 40), "chair")], room()
+    seen = perception.see(image, CAMERA, boxes)
+    np.testing.assert_allclose(seen.depth_m, depth, rtol=0.01)
+    np.testing.assert_allclose(seen.detections[0].estimate.T_m, on_floor(0.9, 2.0))
+    assert seen.ran["depth"] == "Eyes, scaled to the floor"
+    untold = perception.see(image, dataclasses.replace(CAMERA, above_floor_m=None), boxes)
+    np.testing.assert_allclose(untold.depth_m, 1.25 * depth, rtol=1e-5)
+    np.testing.assert_allclose(untold.detections[0].estimate.T_m, 1.25 * on_floor(0.9, 2.0))
+    assert untold.ran["depth"] == "Eyes"
+    measured = perception.see(image, CAMERA, [guessed("chair", 0.9, 2.0, 1.25)], depth)
+    np.testing.assert_allclose(measured.detections[0].estimate.T_m, 1.25 * on_floor(0.9, 2.0))
+
+
+def test_results_are_moved_along_their_line_of_sight_until_they_stand():
+    library = CadLibrary([
+        model_of(trimesh.creation.box([1, 1, 1]), "seat", "chair"),
+        model_of(trimesh.creation.box([1, 1, 1]), "screen", "display"),
+    ])  # fmt: skip
+    upright = TILT.as_matrix() @ np.diag([1.0, -1.0, -1.0])
+
+    def found(model=0, R=upright, mode="free", wrong=1.2):
+        T, S = wrong * on_floor(0.9, 2.0, 0.3), wrong * np.array([0.6, 0.9, 0.5])
+        return SearchResult(0, model, R, T, S, 0.8, "azimuth_0", SCALE_MODES.index(mode))
+
+    lying = upright @ Rotation.from_euler("x", 90, degrees=True).as_matrix()
+    given = [found(), found(model=1), found(R=lying), found(mode="fixed"), found(mode="uniform", wrong=0.9)]
+    results = stand_on_floor(given, CAMERA, library)
+    middle = np.exp(np.median(np.log([1 / 1.2, 1 / 0.9])))
+    for before, after, factor in zip(given, results, (1 / 1.2, middle, middle, 1, 1 / 0.9), strict=True):
+        np.testing.assert_allclose(after.T_m, factor * before.T_m)
+        np.testing.assert_allclose(after.S_m, factor * before.S_m)
+        assert after.R is before.R and after.score == before.score
+    unknown = dataclasses.replace(CAMERA, above_floor_m=None)
+    assert stand_on_floor(given, unknown, library) is given and stand_on_floor([], CAMERA, library) == []
