@@ -45,6 +45,7 @@ PARAMETERS = {
     "image_transport": "raw or compressed",
     "up_source": "where gravity comes from: tf, imu or none",
     "fixed_frame": "TF frame that does not move and whose z axis is up",
+    "floor_frame": "TF frame on the floor with z up, for the camera's height above it; empty: not known",
     "output_frame": "TF frame of the published objects; without one they are in the image's",
     "trigger_mode": "true: align only when the service sparc/align_once asks for it",
     "max_rate_hz": "most images aligned a second",

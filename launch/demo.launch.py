@@ -55,6 +55,7 @@ ARGUMENTS = {
     # Seeds that the shipped network has not seen in training.
     "cad_library": ("procedural:1000-1011", "CAD library of room and align node"),
     "weights": ("", "weights file of the align node; empty: the shipped network"),
+    "floor_frame": ("", "of the align node; map: it knows how high the camera is above the floor"),
     "device": ("auto", "auto, cpu or cuda"),
 }
 
@@ -82,7 +83,7 @@ def _camera() -> Node:
 
 def _align(context) -> list:
     path = PathJoinSubstitution([FindPackageShare("sparc_ros"), "launch", "align.launch.py"])
-    passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device", "rviz")}
+    passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device", "floor_frame", "rviz")}
     if _is_headless(context):
         passed["rviz"] = "false"
     if LaunchConfiguration("rgbd").perform(context).lower() != "true":

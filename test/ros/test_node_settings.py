@@ -144,7 +144,8 @@ def test_gravity_and_camera_pose_from_tf(start):
     np.testing.assert_allclose(aligner.cameras[-1].up_cam, (0, -1, 0), atol=1e-9)
 
 
-def test_the_cameras_height_from_the_floors_frame(start):
+@pytest.mark.parametrize("height_m", [1.3, -0.4])
+def test_the_cameras_height_from_the_floors_frame(start, height_m):
     probe, _, aligner = start({"up_source": "none", "fixed_frame": "", "floor_frame": "base_footprint"})
     probe.wait_for_node()
     probe.objects_of(probe.publish())
@@ -152,25 +153,22 @@ def test_the_cameras_height_from_the_floors_frame(start):
     probe.wait_for_diagnostics(
         "warn", "height above the floor is not known", "'base_footprint'", "floor_frame"
     )
+    transform = TransformStamped(child_frame_id=FRAME)  # a level camera that looks along x
+    transform.header.frame_id = "base_footprint"
+    transform.transform.translation.x, transform.transform.translation.z = 0.2, height_m
+    x, y, z, w = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]).as_quat()
+    rotation = transform.transform.rotation
+    rotation.x, rotation.y, rotation.z, rotation.w = x, y, z, w
     broadcaster = StaticTransformBroadcaster(probe.node)
-
-    def look_along_x(height_m):
-        transform = TransformStamped(child_frame_id=FRAME)
-        transform.header.frame_id = "base_footprint"
-        transform.transform.translation.x, transform.transform.translation.z = 0.2, height_m
-        x, y, z, w = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]).as_quat()
-        rotation = transform.transform.rotation
-        rotation.x, rotation.y, rotation.z, rotation.w = x, y, z, w
-        broadcaster.sendTransform(transform)
-        probe.spin(0.5)
-        probe.objects_of(probe.publish())
-
-    look_along_x(1.3)
-    assert aligner.cameras[-1].above_floor_m == pytest.approx(1.3)
-    np.testing.assert_allclose(aligner.cameras[-1].up_cam, (0, -1, 0), atol=1e-9)  # nothing else tells it
-    look_along_x(-0.4)
-    assert aligner.cameras[-1].above_floor_m is None
-    probe.wait_for_diagnostics("warn", "the camera is 0.40 m below 'base_footprint'")
+    broadcaster.sendTransform(transform)
+    probe.spin(0.5)
+    probe.objects_of(probe.publish())
+    if height_m < 0:
+        assert aligner.cameras[-1].above_floor_m is None
+        probe.wait_for_diagnostics("warn", "the camera is 0.40 m below 'base_footprint'")
+    else:
+        assert aligner.cameras[-1].above_floor_m == pytest.approx(height_m)
+        np.testing.assert_allclose(aligner.cameras[-1].up_cam, (0, -1, 0), atol=1e-9)  # nothing else tells it
 
 
 def test_gravity_from_an_imu(start):
