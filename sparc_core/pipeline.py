@@ -55,7 +55,8 @@ class AlignerConfig:
     estimate_gravity: find the up direction in the depth image when the camera does not tell it. depth_masks:
     cut masks from depth and boxes for detections without one. depth_fit: fit the chosen poses to the depth at
     the end, but for those of a network that reads the hints which came with it. stand_on_floor: without a
-    sensor's depth, where the camera knows its height, make them stand on the floor. max_rows: how many rows
+    sensor's depth, make them stand on the floor, where the camera's height is known, and on one floor, where
+    gravity is and the network reads hints. max_rows: how many rows
     (blocks × candidates × starts) go through the network at once, bounding memory. retrieved: CAD models
     tried that a retrieval finds most alike, in place of max_candidates; retrieved_unmeasured: the same where
     no sensor measures the depth, and trying more tells no better; retrieval_weight: what a likeness of 1
@@ -205,7 +206,8 @@ class Aligner:
         if self.retriever is not None and prepared.kept:
             prepared = clock.measure("retrieve", self._retrieved, prepared, detections)
         if prepared.kept:
-            objects = self._search(prepared, detections, starts or [None] * len(detections), clock)
+            starts = starts or [None] * len(detections)
+            objects = self._search(prepared, camera, detections, starts, clock)
         timing = {
             "observe": 0.0,
             "assemble": 0.0,
@@ -235,9 +237,11 @@ class Aligner:
                 candidates[i], likeness[i] = models.cpu().numpy(), values.double().cpu().numpy()
         return replace(prepared, candidates=tuple(candidates), likeness=tuple(likeness))
 
-    def _search(self, prepared: PreparedImage, detections, starts, clock: StageClock) -> list[AlignedObject]:
+    def _search(
+        self, prepared: PreparedImage, camera: Camera, detections, starts, clock: StageClock
+    ) -> list[AlignedObject]:
         """Refine every candidate from four rotations, and every given start, all in one batch, and keep the
-        best σ."""
+        best σ. camera: as it was given, with gravity only where that was told."""
         network, model_config = self._network_for(prepared)
         starts = [starts[i] for i in prepared.kept]
         hinted = model_config.inputs.hints
@@ -259,8 +263,9 @@ class Aligner:
             found = clock.measure(
                 "fit", fit_search_results, found, prepared, self.cad, depth, self.config.seed
             )
-        if self.config.stand_on_floor and prepared.depth_source != "sensor":
-            found = stand_on_floor(found, prepared.camera, self.cad_library)
+        told = knows or camera.above_floor_m is not None
+        if self.config.stand_on_floor and prepared.depth_source != "sensor" and told:
+            found = stand_on_floor(found, camera, self.cad_library)
         objects = []
         for best in found:
             index = prepared.kept[best.detection]

@@ -1,8 +1,9 @@
-"""The scale of what was told from a picture, where the height of the camera above the floor is known.
+"""What was told from a picture is made to stand on the floor.
 
-The picture alone could as well show a room twice as large. But the floor lies as far below the camera as is
-known, and an object that is moved along its line of sight, its size with it, looks the same: at one distance
-only it stands on the floor.
+An object that is moved along its line of sight, its size with it, looks the same: at one distance only it
+stands on the floor. Where the height of the camera above it is known, that settles the scale of the room,
+which from the picture alone could as well be twice as large; where it is not, there still is one floor for
+all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sparc_core.types import Camera
 
 FLOATING = frozenset({"display"})  # categories that hang on walls or stand on other things
 MAX_LOG = 0.35  # what is farther off in the logarithm of its scale does not stand on the floor
+ONE_FLOOR = 0.75  # how far to believe a floor that the objects themselves tell
 FACING_UP = 0.9  # cosine
 MIN_FLOOR_SHARE = 0.002  # of an image's pixels
 LEAST_BELOW_M = 0.1  # a surface this little below the camera tells no scale
@@ -38,12 +40,21 @@ def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -
 def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> np.ndarray:
     """(N,) by what distances and extents of objects have to be multiplied for them to stand on the floor.
 
-    T_m (N, 3) centres in the frame of a camera whose height is known; height_m (N,) extents along the
-    vertical; stands (N,) bool: upright, and of a kind that stands on the floor. The others, and those that
-    would have to be moved by more than `MAX_LOG`, take the median of the rest; 1 where there is none.
+    T_m (N, 3) centres in the frame of a camera that knows gravity; height_m (N,) extents along the vertical;
+    stands (N,) bool: upright, and of a kind that stands on the floor. Where the camera's height is known, the
+    others, and those that would have to be moved by more than `MAX_LOG`, take the median of the rest; 1 where
+    there is none. Where it is not, the floor is taken to be where the median object has it: they are brought
+    nearer to one floor by `ONE_FLOOR`, and the others stay.
     """
     below = height_m / 2 - T_m @ np.array(camera.up_cam)
-    ratio = np.log(camera.above_floor_m / np.maximum(below, LEAST_BELOW_M))
-    trusted = stands & (below > LEAST_BELOW_M) & (np.abs(ratio) <= MAX_LOG)
+    low = stands & (below > LEAST_BELOW_M)
+    if not low.any():
+        return np.ones(len(below))
+    log_below = np.log(np.maximum(below, LEAST_BELOW_M))
+    if camera.above_floor_m is None:
+        ratio = np.median(log_below[low]) - log_below
+        return np.exp(np.where(low & (np.abs(ratio) <= MAX_LOG), ONE_FLOOR * ratio, 0.0))
+    ratio = np.log(camera.above_floor_m) - log_below
+    trusted = low & (np.abs(ratio) <= MAX_LOG)
     common = np.median(ratio[trusted]) if trusted.any() else 0.0
     return np.exp(np.where(trusted, ratio, common))

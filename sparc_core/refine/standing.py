@@ -17,10 +17,10 @@ UPRIGHT = 0.87  # cosine of the tilt, about 30°
 def stand_on_floor(results: list[SearchResult], camera: Camera, library: CadLibrary) -> list[SearchResult]:
     """The results of a search, distances and extents multiplied by the same factors (`standing_factors`).
 
-    As they are where the camera's height is not known; and so are objects whose size is (scale mode "fixed"):
-    their distance follows from it.
+    As they are where the camera does not know gravity; and so are objects whose size is known (scale mode
+    "fixed"): their distance follows from it.
     """
-    if not results or camera.above_floor_m is None:
+    if not results or camera.up_cam is None:
         return results
     T, S = (np.stack([getattr(found, name) for found in results]) for name in ("T_m", "S_m"))
     fixed = np.array([SCALE_MODES[found.scale_mode] == "fixed" for found in results])

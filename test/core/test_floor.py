@@ -9,7 +9,7 @@ from builders import box_estimate, model_of
 from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.library import CadLibrary
-from sparc_core.geometry.floor import floor_factor, standing_factors
+from sparc_core.geometry.floor import ONE_FLOOR, floor_factor, standing_factors
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.see import Perception, estimates_on_floor
 from sparc_core.refine.search import SearchResult
@@ -82,6 +82,22 @@ def test_everything_that_stands_gets_its_own_factor_and_the_rest_the_median():
     assert standing_factors(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool), CAMERA).shape == (0,)
 
 
+def test_where_the_height_is_not_known_all_come_nearer_to_one_floor():
+    heights, untold = np.array([0.9, 0.75, 2.0, 0.5, 0.4]), dataclasses.replace(CAMERA, above_floor_m=None)
+    T = np.stack([on_floor(h, d) for h, d in zip(heights, (2.0, 3.0, 2.5, 2.2, 2.0), strict=True)])
+    wrong = np.array([1.2, 0.9, 1.1, 1.0, 2.5])
+    stands = np.array([True, True, True, False, True])
+    factor = standing_factors(wrong[:, None] * T, wrong * heights, stands, untold)
+    middle = np.sqrt(1.1 * 1.2)  # the median of the four that stand
+    np.testing.assert_allclose(factor[:3], (middle / wrong[:3]) ** ONE_FLOOR)
+    np.testing.assert_array_equal(factor[3:], 1)
+    spread = np.log(wrong[:3] * factor[:3])
+    assert np.ptp(spread) < 0.3 * np.ptp(np.log(wrong[:3]))
+    for scale in (1.0, 1.7):  # one floor has no scale
+        same = standing_factors(scale * T, scale * heights, stands, untold)
+        np.testing.assert_allclose(same, 1)
+
+
 def guessed(category, height_m, distance_m, wrong, side_m=0.0):
     T, S = wrong * on_floor(height_m, distance_m, side_m), wrong * np.array([0.6, height_m, 0.5])
     return Detection((1, 2, 30, 40), category, estimate=box_estimate(T_m=T, S_m=S))
@@ -144,5 +160,10 @@ def test_results_are_moved_along_their_line_of_sight_until_they_stand():
         np.testing.assert_allclose(after.T_m, factor * before.T_m)
         np.testing.assert_allclose(after.S_m, factor * before.S_m)
         assert after.R is before.R and after.score == before.score
-    unknown = dataclasses.replace(CAMERA, above_floor_m=None)
+    apart = [found(wrong=1.2), found(wrong=1.0), found(wrong=0.9)]
+    near = stand_on_floor(apart, dataclasses.replace(CAMERA, above_floor_m=None), library)
+    assert [r.T_m[2] / b.T_m[2] for r, b in zip(near, apart, strict=True)] == pytest.approx(
+        [1.2**-ONE_FLOOR, 1, 0.9**-ONE_FLOOR]
+    )
+    unknown = dataclasses.replace(CAMERA, above_floor_m=None, up_cam=None)
     assert stand_on_floor(given, unknown, library) is given and stand_on_floor([], CAMERA, library) == []
