@@ -19,7 +19,7 @@ detector's score can be weighed with it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +74,13 @@ class BoxOutput:
     centre: torch.Tensor
     extents: torch.Tensor
     height: torch.Tensor
+
+    def mirrored(self) -> BoxOutput:
+        """What that is of the boxes when it was expected of their mirror images."""
+        turn = self.harmonics.new_tensor([1.0, -1.0]).repeat(len(AZIMUTH_ORDERS))
+        aside = self.centre.new_tensor([-1.0, 1.0, 1.0])
+        sides = torch.cat((mirrored_sides(self.sides[:, :4]), self.sides[:, 4:]), 1)
+        return replace(self, harmonics=turn * self.harmonics, centre=aside * self.centre, sides=sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +140,11 @@ class BoxNet(nn.Module):
     def forward(self, boxes: BoxInputs) -> BoxOutput:
         """Boxes of one picture are looked at together: how large all of them are tells how far each is."""
         return self.compare(self.look(boxes), boxes)
+
+    def expect_both_ways(self, boxes: BoxInputs) -> BoxOutput:
+        """The mean of what `forward` tells of the boxes and of their mirror images."""
+        found, other = vars(self(boxes)), vars(self(boxes.mirrored()).mirrored())
+        return BoxOutput(**{name: (found[name] + other[name]) / 2 for name in found})
 
     def look(self, boxes: BoxInputs) -> BoxLook:
         """Every box by itself."""

@@ -59,7 +59,7 @@ class BoxPredictor:
         boxes, seen = _visible(found, rectifier)
         if seen:
             inputs = self._inputs(pinhole, boxes, [found[i].category for i in seen])
-            output = self.network.run(lambda network, device: network(inputs.to(device)))
+            output = self.network.run(lambda network, device: network.expect_both_ways(inputs.to(device)))
             output = BoxOutput(**{name: value.cpu() for name, value in vars(output).items()})
             for i, estimate in zip(seen, estimates(output, boxes, rectifier.camera), strict=True):
                 found[i] = replace(found[i], estimate=estimate)

@@ -31,6 +31,7 @@ from sparc_core.training.frame_targets import TrainingFrame
 from sparc_core.types import ESTIMATE_NUMBERS, HINT_CHANNELS, Camera, Detection
 
 MOVES = 4  # ways in which boxes are moved
+VIEWS_VERSION = 2  # of what is made of boxes by the same weights: files of before are not read
 NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
 
 
@@ -93,6 +94,7 @@ class FrameStore:
         self.folder = folder / f"{depth}-{_digest(settings | {'sizes_m': dict(sizes_m)})}"
         if views is not None:
             told = {"estimates": views.identity, "jitter": views.jitter, "moves": MOVES}
+            told["version"] = VIEWS_VERSION
             self.views_folder = folder / f"boxes-{_digest(settings | told)}"
         self._one_at_a_time = threading.Lock()  # a network on one device gains nothing from several threads
 

@@ -12,7 +12,14 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from sparc_core.geometry.rotation import azimuth_rad, level_frame
-from sparc_core.perception.box_inputs import BoxInputs, cut_square, flags_of, place_of, square_of
+from sparc_core.perception.box_inputs import (
+    BoxInputs,
+    cut_square,
+    flags_of,
+    mirrored_sides,
+    place_of,
+    square_of,
+)
 from sparc_core.perception.box_net import BoxNet, BoxOutput
 from sparc_core.perception.box_predictor import BoxPredictor, estimates
 from sparc_core.perception.judgement import distinct_objects, lowest_score
@@ -164,14 +171,22 @@ def judge(sides=(0.0, 0.0, 0.0, 0.0)):
     return BoxPredictor(network)
 
 
-def test_boxes_are_judged_as_their_mirror_images_are():
-    torch.manual_seed(0)
-    network = BoxNet(NET).eval()
+def mirror_inputs():
+    """Two boxes of a picture, from the same random numbers every time."""
+    generator = torch.Generator().manual_seed(0)
     camera = torch.tensor([[60.0, 60.0, 45.0, 30.0]]).expand(2, 4)
     size, up = torch.tensor([[90.0, 60.0]]).expand(2, 2), torch.tensor([[0.1, -0.9, -0.2]]).expand(2, 3)
     boxes = torch.tensor([[0.0, 10.0, 40.0, 50.0], [30.0, 5.0, 60.0, 30.0]])
-    squares = torch.cat((torch.rand(2, 3, 32, 32), flags_of(boxes, *square_of(boxes), size, 32)), 1)
-    given = BoxInputs(squares, place_of(boxes, camera, size, up), torch.tensor([1, -1]), torch.zeros(2).int())
+    rgb = torch.rand(2, 3, 32, 32, generator=generator)
+    squares = torch.cat((rgb, flags_of(boxes, *square_of(boxes), size, 32)), 1)
+    place = place_of(boxes, camera, size, up)
+    return BoxInputs(squares, place, torch.tensor([1, -1]), torch.zeros(2).int())
+
+
+def test_boxes_are_judged_as_their_mirror_images_are():
+    torch.manual_seed(0)
+    network = BoxNet(NET).eval()
+    given = mirror_inputs()
     with torch.no_grad():
         alone, other = network.look(given), network.look(given.mirrored())
         both, mirror = network.look_both_ways(given), network.look_both_ways(given.mirrored())
@@ -183,6 +198,22 @@ def test_boxes_are_judged_as_their_mirror_images_are():
     torch.testing.assert_close(both.sides[:, 0], (alone.sides[:, 0] - other.sides[:, 2]) / 2)
     torch.testing.assert_close(both.sides[:, 1], (alone.sides[:, 1] + other.sides[:, 1]) / 2)
     torch.testing.assert_close(both.sides[:, [0, 2]], -mirror.sides[:, [2, 0]])
+    torch.testing.assert_close(both.sides[:, 4], mirror.sides[:, 4])
+
+
+def test_what_is_expected_of_boxes_is_that_of_their_mirror_images():
+    torch.manual_seed(0)
+    network = BoxNet(NET).eval()
+    with torch.no_grad():
+        once, both = network(mirror_inputs()), network.expect_both_ways(mirror_inputs())
+        mirror = network.expect_both_ways(mirror_inputs().mirrored())
+    for name in ("logits", "distance", "extents", "height"):
+        torch.testing.assert_close(getattr(both, name), getattr(mirror, name))
+    assert (both.distance - once.distance).abs().max() > 1e-3
+    turn, aside = torch.tensor([1.0, -1.0] * 3), torch.tensor([-1.0, 1.0, 1.0])
+    torch.testing.assert_close(both.harmonics, turn * mirror.harmonics)
+    torch.testing.assert_close(both.centre, aside * mirror.centre)
+    torch.testing.assert_close(both.sides[:, :4], mirrored_sides(mirror.sides[:, :4]))
     torch.testing.assert_close(both.sides[:, 4], mirror.sides[:, 4])
 
 

@@ -169,10 +169,12 @@ def test_depth_figures_by_hand():
     found = np.array([[[0, 0, -1.0], [0, math.sin(tilt), -math.cos(tilt)], [1, 0, 0]]])
     seen = (np.array([[1.1, 3.0, 9.0]]), found, truth, facing)
     figures.add(*seen, np.array([[False, True, True]]))
+    scale = (1 / 1.1 + 2 / 3) / 2  # the median of two ratios
     expected = {
         "abs_rel": pytest.approx((0.1 + 0.5) / 2), "delta": 0.5,
+        "abs_rel_scaled": pytest.approx((1 - 1.1 * scale + (3 * scale - 2) / 2) / 2, abs=1e-4),
         "normals_11.25": 0.5, "normals_22.5": 1.0, "normals_30": 1.0,
-        "object_abs_rel": 0.5, "object_delta": 0.0,
+        "object_abs_rel": 0.5, "object_delta": 0.0, "object_abs_rel_scaled": 0.0,
         "object_normals_11.25": 0.0, "object_normals_22.5": 1.0, "object_normals_30": 1.0,
     }  # fmt: skip
     assert figures.summary() == expected
