@@ -83,7 +83,8 @@ def _camera() -> Node:
 
 def _align(context) -> list:
     path = PathJoinSubstitution([FindPackageShare("sparc_ros"), "launch", "align.launch.py"])
-    passed = {name: LaunchConfiguration(name) for name in ("cad_library", "weights", "device", "floor_frame", "rviz")}
+    names = ("cad_library", "weights", "device", "floor_frame", "rviz")
+    passed = {name: LaunchConfiguration(name) for name in names}
     if _is_headless(context):
         passed["rviz"] = "false"
     if LaunchConfiguration("rgbd").perform(context).lower() != "true":
