@@ -217,6 +217,21 @@ def test_what_is_expected_of_boxes_is_that_of_their_mirror_images():
     torch.testing.assert_close(both.sides[:, 4], mirror.sides[:, 4])
 
 
+def test_a_mirrored_picture_has_its_objects_where_they_are_in_the_mirror():
+    torch.manual_seed(0)
+    predictor = BoxPredictor(BoxNet(NET))
+    camera = Camera(90, 60, 60.0, 60.0, 42.0, 30.0, up_cam=(0.1, -0.9, -0.2))
+    x, y, z = camera.up_cam
+    mirror = dataclasses.replace(camera, cx=89 - camera.cx, up_cam=(-x, y, z))
+    image = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    (seen,) = predictor.look(image, camera, [Detection((10.0, 8.0, 50.0, 48.0), "bed")])
+    (other,) = predictor.look(image[:, ::-1].copy(), mirror, [Detection((39.0, 8.0, 79.0, 48.0), "bed")])
+    np.testing.assert_allclose(seen.estimate.T_m, np.array(other.estimate.T_m) * (-1, 1, 1), rtol=1e-3)
+    np.testing.assert_allclose(seen.estimate.S_m, other.estimate.S_m, rtol=1e-3)
+    turn = (1, -1) * (len(seen.estimate.azimuth) // 2)
+    np.testing.assert_allclose(seen.estimate.azimuth, np.array(other.estimate.azimuth) * turn, atol=1e-3)
+
+
 def test_every_box_is_judged_once_in_all_categories():
     """A detector gave a box in two categories, and one that is nearly the same."""
     camera, image = Camera(90, 60, 60.0, 60.0, 45.0, 30.0), np.zeros((60, 90, 3), np.uint8)

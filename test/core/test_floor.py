@@ -9,12 +9,14 @@ from builders import box_estimate, model_of
 from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.library import CadLibrary
-from sparc_core.geometry.floor import ONE_FLOOR, floor_factor, standing_factors
+from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
+from sparc_core.geometry.floor import MAX_LOG, ONE_FLOOR, floor_factor, standing_factors
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.see import Perception, estimates_on_floor
+from sparc_core.pipeline import Aligner, AlignerConfig
 from sparc_core.refine.search import SearchResult
 from sparc_core.refine.standing import stand_on_floor
-from sparc_core.types import SCALE_MODES, Camera, Detection
+from sparc_core.types import SCALE_MODES, Camera, Detection, PixelHints
 
 TILT = Rotation.from_euler("x", 35, degrees=True)  # looks down
 UP = TILT.apply([0.0, -1.0, 0.0])
@@ -30,8 +32,8 @@ def room(camera=CAMERA, table=True):
     wall.apply_translation([0, 0, 4])
     parts = [floor, wall]
     if table:
-        top = trimesh.creation.box([1.6, 0.7, 1.0])
-        top.apply_translation([0.3, HEIGHT_M - 0.35, 2.2])
+        top = trimesh.creation.box([4.4, 0.7, 2.4])  # more of it is seen than of the floor
+        top.apply_translation([0.3, HEIGHT_M - 0.35, 2.3])
         parts.append(top)
     mesh = trimesh.util.concatenate(parts)
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
@@ -167,3 +169,43 @@ def test_results_are_moved_along_their_line_of_sight_until_they_stand():
     )
     unknown = dataclasses.replace(CAMERA, above_floor_m=None, up_cam=None)
     assert stand_on_floor(given, unknown, library) is given and stand_on_floor([], CAMERA, library) == []
+
+
+def test_the_aligner_stands_what_it_finds_on_the_floor_but_for_what_was_measured():
+    library = CadLibrary.procedural(range(1_000_000, 1_000_003))
+    image = max(
+        synthetic_images(library, SyntheticSetConfig(scenes=6)),
+        key=lambda i: sum(d.category != "display" for d in i.detections),
+    )
+    up = np.array(image.camera.up_cam)
+    hints = PixelHints(*(np.full(image.depth_m.shape, v, np.float32) for v in (0.8, 0.1)))
+
+    def undersides(height=None, hints=hints, predicted=True, stand=True):
+        """ln of how far below the camera the undersides of all but displays are."""
+        aligner = Aligner.load(cad_library=library, device="cpu", config=AlignerConfig(stand_on_floor=stand))
+        camera = dataclasses.replace(image.camera, above_floor_m=height)
+        found = aligner.align(
+            image.rgb, camera, image.detections, image.depth_m, depth_predicted=predicted, hints=hints
+        )
+        stands = [o for o in found.objects if o.category != "display"]
+        assert len(stands) >= 3 and all(o.R[:, 1] @ up > 0.9 for o in stands)
+        return np.log([o.S_m[1] / 2 - o.T_m @ up for o in stands])
+
+    plain = undersides(stand=False)
+    near = np.abs(plain - np.median(plain)) <= MAX_LOG
+    assert near.sum() >= 3 and np.ptp(plain[near]) > 0.01
+    together = undersides()
+    np.testing.assert_allclose(
+        (together - np.median(plain))[near], (1 - ONE_FLOOR) * (plain - np.median(plain))[near], atol=1e-6
+    )
+    height = 1.1 * float(np.exp(np.median(plain)))
+    told, reachable = undersides(height), np.abs(plain - np.log(height)) <= MAX_LOG
+    np.testing.assert_allclose(told[reachable], np.log(height), atol=1e-6)
+    assert reachable.sum() >= 3
+    without_hints = {"hints": None}
+    fitted = undersides(**without_hints, stand=False)
+    np.testing.assert_array_equal(undersides(**without_hints), fitted)  # the fit has one scale for all
+    assert np.abs(undersides(height, **without_hints) - np.log(height)).min() < 1e-6
+    for more in ({}, {"height": height}):
+        measured = undersides(predicted=False, stand=False)
+        np.testing.assert_array_equal(undersides(predicted=False, **more), measured)
