@@ -79,10 +79,8 @@ class CameraPlacer:
         if T_floor_cam is not None:
             above_floor_m = float(T_floor_cam[2, 3])
             if up_cam is None:
-                up_cam, problem = (
-                    tuple(T_floor_cam[2, :3]),
-                    None,
-                )  # z of the floor's frame, seen from the camera
+                # z of the floor's frame, seen from the camera
+                up_cam, problem = tuple(T_floor_cam[2, :3]), None
         return CameraPlace(
             T_fixed_cam, up_cam, problem, motion_problem, T_output_cam, above_floor_m, floor_problem
         )

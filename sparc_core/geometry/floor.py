@@ -8,12 +8,14 @@ all.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from sparc_core.types import Camera
 
 FLOATING = frozenset({"display"})  # categories that hang on walls or stand on other things
-MAX_LOG = 0.35  # what is farther off in the logarithm of its scale does not stand on the floor
+MAX_LOG = 0.35  # what is farther off in the logarithm of its scale is not the floor, nor stands on it
 ONE_FLOOR = 0.75  # how far to believe a floor that the objects themselves tell
 FACING_UP = 0.9  # cosine
 MIN_FLOOR_SHARE = 0.002  # of an image's pixels
@@ -24,7 +26,8 @@ def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -
     """By what a depth image has to be multiplied for the lowest level surface in it to be the floor.
 
     depth_m (H, W), normals_cam (H, W, 3) of a pinhole camera whose height is known. None where no floor is
-    seen.
+    seen: no level surface, or one that the depth would have to be wrong about by more than `MAX_LOG` (a table
+    top that fills the picture).
     """
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
     ray = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
@@ -34,7 +37,9 @@ def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -
     if below.size < MIN_FLOOR_SHARE * depth_m.size:
         return None
     # tables and beds are level as well, but higher
-    return float(camera.above_floor_m / np.median(below[below > 0.8 * np.percentile(below, 95)]))
+    lowest = np.median(below[below > 0.8 * np.percentile(below, 95)])
+    factor = float(camera.above_floor_m / lowest)
+    return factor if abs(math.log(factor)) <= MAX_LOG else None
 
 
 def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> np.ndarray:

@@ -60,6 +60,8 @@ def test_without_a_floor_in_view_there_is_no_factor():
     seen = np.zeros_like(depth)
     seen[-1, :20] = depth[-1, :20]  # 20 pixels of 19200
     assert floor_factor(seen, normals, CAMERA) is None
+    for wrong in (0.5, 2.0):  # as a table top that fills the picture, half as far below the camera
+        assert floor_factor(wrong * depth, normals, CAMERA) is None
     upside_down = dataclasses.replace(CAMERA, up_cam=tuple(-UP))
     assert floor_factor(depth, normals, upside_down) is None  # what faces up then is above the camera
 
