@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
+from sparc_core.geometry.camera import bearing_z1, intrinsics_tensor
 from sparc_core.types import Camera
 
 FLOATING = frozenset({"display"})  # categories that hang on walls or stand on other things
@@ -30,7 +32,8 @@ def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -
     top that fills the picture).
     """
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
-    ray = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+    uv = torch.from_numpy(np.stack((u, v), -1)).double()[None]
+    ray = bearing_z1(uv, intrinsics_tensor(camera).double()[None])[0].numpy()
     up = np.array(camera.up_cam)
     below = -(ray @ up) * depth_m
     below = below[(normals_cam @ up > FACING_UP) & (below > LEAST_BELOW_M)]
