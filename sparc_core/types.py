@@ -17,6 +17,8 @@ SYMMETRIES = ("none", "c2", "c4", "cinf")
 AZIMUTH_ORDERS = (1, 2, 4)  # harmonics of `BoxEstimate.azimuth`
 HINT_CHANNELS = 2  # of `PixelHints`
 ESTIMATE_NUMBERS = 2 * len(AZIMUTH_ORDERS) + 8  # of `BoxEstimate.packed`
+ESTIMATE_T = slice(2 * len(AZIMUTH_ORDERS), 2 * len(AZIMUTH_ORDERS) + 3)  # of them: the centre
+ESTIMATE_S = slice(ESTIMATE_T.stop + 1, ESTIMATE_T.stop + 4)  # the extents
 SCALE_MODES = ("free", "uniform", "fixed")
 DISTORTION_LENGTHS = {
     "none": (0,),

@@ -18,18 +18,17 @@ from sparc_core.types import Camera
 
 FLOATING = frozenset({"display"})  # categories that hang on walls or stand on other things
 MAX_LOG = 0.35  # what is farther off in the logarithm of its scale is not the floor, nor stands on it
-ONE_FLOOR = 0.75  # how far to believe a floor that the objects themselves tell
+ONE_FLOOR = 0.75  # how far to believe a floor that the objects themselves tell, of one of them
+OBJECTS_FLOOR = 0.5  # and of a depth image
 FACING_UP = 0.9  # cosine
 MIN_FLOOR_SHARE = 0.002  # of an image's pixels
 LEAST_BELOW_M = 0.1  # a surface this little below the camera tells no scale
 
 
-def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -> float | None:
-    """By what a depth image has to be multiplied for the lowest level surface in it to be the floor.
+def level_below_m(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -> float | None:
+    """How far below the camera the lowest level surface of a depth image is; None where none is seen.
 
-    depth_m (H, W), normals_cam (H, W, 3) of a pinhole camera whose height is known. None where no floor is
-    seen: no level surface, or one that the depth would have to be wrong about by more than `MAX_LOG` (a table
-    top that fills the picture).
+    depth_m (H, W), normals_cam (H, W, 3) of a pinhole camera that knows gravity.
     """
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
     uv = torch.from_numpy(np.stack((u, v), -1)).double()[None]
@@ -40,9 +39,30 @@ def floor_factor(depth_m: np.ndarray, normals_cam: np.ndarray, camera: Camera) -
     if below.size < MIN_FLOOR_SHARE * depth_m.size:
         return None
     # tables and beds are level as well, but higher
-    lowest = np.median(below[below > 0.8 * np.percentile(below, 95)])
-    factor = float(camera.above_floor_m / lowest)
-    return factor if abs(math.log(factor)) <= MAX_LOG else None
+    return float(np.median(below[below > 0.8 * np.percentile(below, 95)]))
+
+
+def floor_factor(below_m: float | None, above_floor_m: float | None, told_m: float | None) -> float | None:
+    """By what a depth image has to be multiplied for the lowest level surface in it to be the floor.
+
+    below_m: of that surface (`level_below_m`); above_floor_m: the camera's height where it is known;
+    told_m: else what the objects in the picture tell of it, of which `OBJECTS_FLOOR` is believed. None where
+    there is nothing to compare, or the depth would have to be wrong by more than `MAX_LOG`: a table top that
+    fills the picture is no floor.
+    """
+    height, belief = (told_m, OBJECTS_FLOOR) if above_floor_m is None else (above_floor_m, 1.0)
+    if below_m is None or height is None:
+        return None
+    log_factor = math.log(height / below_m)
+    return math.exp(belief * log_factor) if abs(log_factor) <= MAX_LOG else None
+
+
+def told_height_m(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> float | None:
+    """How high a camera is above a floor on which the median object stands; None where none does. Arguments
+    as of `standing_factors`."""
+    below = height_m / 2 - T_m @ np.array(camera.up_cam)
+    low = stands & (below > LEAST_BELOW_M)
+    return float(np.exp(np.median(np.log(below[low])))) if low.any() else None
 
 
 def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> np.ndarray:
@@ -60,7 +80,7 @@ def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, 
         return np.ones(len(below))
     log_below = np.log(np.maximum(below, LEAST_BELOW_M))
     if camera.above_floor_m is None:
-        ratio = np.median(log_below[low]) - log_below
+        ratio = np.log(told_height_m(T_m, height_m, stands, camera)) - log_below
         return np.exp(np.where(low & (np.abs(ratio) <= MAX_LOG), ONE_FLOOR * ratio, 0.0))
     ratio = np.log(camera.above_floor_m) - log_below
     trusted = low & (np.abs(ratio) <= MAX_LOG)

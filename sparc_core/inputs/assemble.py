@@ -42,6 +42,7 @@ GROUPS = {
 }
 AZIMUTH_CHANNELS = 2 * len(AZIMUTH_ORDERS)
 ESTIMATE_CHANNELS = AZIMUTH_CHANNELS + 10  # of `estimate_context`
+FLOOR_CHANNELS = 2  # of `floor_context`
 CUBE_LIMIT = 1.5  # unit-cube coordinates are clamped here: 0.5 is the surface of the box
 OBJECT_LIMIT = 3.0  # coordinates in mean extents are clamped here
 RATIO_LIMIT = 1.5  # logarithms of expected over current sizes and distances are clamped here
@@ -52,7 +53,7 @@ class InputConfig:
     """How many tokens, and in which layout. n_bbox pixels of the box, n_cad reprojected CAD points,
     n_surface CAD points among which closest points are searched. hints: tokens of the object layout also hold
     `PixelHints`, and the context how the pose fits to what was expected
-    of the box (`BoxEstimate`). left_out: names in `GROUPS`,
+    of the box (`BoxEstimate`) and to the camera's height above the floor. left_out: names in `GROUPS`,
     whose channels are zero, and "context", in the object layout.
 
     Raises ValueError naming the field out of range.
@@ -90,7 +91,7 @@ class InputConfig:
     @property
     def context_channels(self) -> int:
         """Channels of the pose context (none in the paper's layout)."""
-        return 0 if self.layout == "paper" else 26 + ESTIMATE_CHANNELS * self.hints
+        return 0 if self.layout == "paper" else 26 + (ESTIMATE_CHANNELS + FLOOR_CHANNELS) * self.hints
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ def assemble_tokens(
     features = torch.cat(groups, -1)
     context = pose_context(frame, pose, cad)
     if config.hints:
-        context = torch.cat((context, estimate_context(frame, pose)), -1)
+        context = torch.cat((context, estimate_context(frame, pose), floor_context(frame, pose)), -1)
     for name in config.left_out:
         if name == "context":
             context = torch.zeros_like(context)
@@ -178,6 +179,20 @@ def estimate_context(frame: Frame, pose: Pose) -> torch.Tensor:
         (S.clamp(min=1e-3) / pose.S).log().clamp(-RATIO_LIMIT, RATIO_LIMIT), extents_sigma,
         torch.ones_like(distance),
     ), -1)  # fmt: skip
+    return torch.where(known, context, torch.zeros_like(context))
+
+
+def floor_context(frame: Frame, pose: Pose) -> torch.Tensor:
+    """(B, N, 2): ln of how far the underside of an object is below the camera, over the camera's height: 0
+    where it stands on the floor; and 1. Both 0 where that height or gravity is not known."""
+    if frame.above_floor_m is None:
+        return pose.T.new_zeros(*pose.shape, FLOOR_CHANNELS)
+    known = ((frame.above_floor_m > 0) & frame.has_up)[:, None, None]
+    up = frame.up_cam[:, None]
+    half = ((up[..., None, :] @ pose.R)[..., 0, :].abs() * pose.S).sum(-1) / 2
+    below = (half - (pose.T * up).sum(-1)).clamp(min=1e-3)
+    ratio = (below / frame.above_floor_m[:, None].clamp(min=1e-3)).log().clamp(-RATIO_LIMIT, RATIO_LIMIT)
+    context = torch.stack((ratio, torch.ones_like(ratio)), -1)
     return torch.where(known, context, torch.zeros_like(context))
 
 

@@ -128,6 +128,17 @@ class DepthNet(nn.Module):
             on_object[:, 0],
         )
 
+    def expect_both_ways(self, rgb: torch.Tensor, rays: torch.Tensor, up_cam: torch.Tensor) -> DepthOutput:
+        """The mean of what `forward` tells of images and of their mirror images."""
+        turn = rgb.new_tensor([-1.0, 1.0, 1.0])
+        mirrored = rgb.flip(-1), rays.flip(-1) * turn[:2, None, None], up_cam * turn
+        both = self(*(torch.cat(pair) for pair in zip((rgb, rays, up_cam), mirrored, strict=True)))
+        means = {}
+        for name, (seen, other) in ((name, value.chunk(2)) for name, value in vars(both).items()):
+            other = other.flip(-1) * turn[:, None, None] if name == "normal" else other.flip(-1)
+            means[name] = (seen + other) / 2
+        return DepthOutput(**means | {"normal": F.normalize(means["normal"], dim=1)})
+
     def _compared(self, x: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) features after attention among all their places."""
         x = x + self.place(F.interpolate(geometry, x.shape[-2:], mode="area"))
@@ -210,7 +221,7 @@ class OurDepthNormals:
             intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=device)
             rgb = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float() / 255
             up = torch.tensor([camera.up_cam or (0.0, 0.0, 0.0)], dtype=torch.float32, device=device)
-            return network(rgb, ray_image(intrinsics, size[1], size[0]), up)
+            return network.expect_both_ways(rgb, ray_image(intrinsics, size[1], size[0]), up)
 
         found = self.network.run(distributions)
         depth = _resized(found.log_depth.exp()[0], width, height)

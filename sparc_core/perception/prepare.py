@@ -58,6 +58,7 @@ class PreparedImage:
             torch.tensor(up, dtype=torch.float32, device=device).expand(blocks, 3),
             torch.full((blocks,), camera.up_cam is not None, device=device),
             torch.from_numpy(self.estimate).float().to(device)[detection.clamp(min=0)],
+            torch.full((blocks,), camera.above_floor_m or 0.0, device=device),
         )
 
 

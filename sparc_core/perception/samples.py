@@ -54,7 +54,8 @@ class Frame:
     intrinsics (B, 4) fx fy cx cy; size_px (B, 2) width and height; boxes_xyxy (B, N, 4) detected
     boxes; object_valid (B, N) bool, False where padded; up_cam (B, 3) unit, against gravity; has_up
     (B,) bool; estimate (B, N, `ESTIMATE_NUMBERS`) of the detections (`BoxEstimate`), 0
-    unknown, None where none is known.
+    unknown, None where none is known; above_floor_m (B,) the camera's height, 0 unknown, None where none is
+    known.
     """
 
     intrinsics: torch.Tensor
@@ -64,6 +65,7 @@ class Frame:
     up_cam: torch.Tensor
     has_up: torch.Tensor
     estimate: torch.Tensor | None = None
+    above_floor_m: torch.Tensor | None = None
 
 
 class PixelSource(Protocol):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sparc_core.geometry.floor import FLOATING, floor_factor, standing_factors
+from sparc_core.geometry.floor import (
+    FLOATING,
+    floor_factor,
+    level_below_m,
+    standing_factors,
+    told_height_m,
+)
 from sparc_core.perception.box_predictor import BoxPredictor
 from sparc_core.perception.interfaces import DepthNormals, DepthPrediction, Detector, Estimates, Masker
 from sparc_core.perception.judgement import UNSAID
@@ -135,13 +141,17 @@ class Perception:
                     "estimates", self.estimates.look, image_rgb, camera, detections, self.judged_min_score
                 )
                 ran["estimates"] = type(self.estimates).__name__
+        predicted = depth_m is None and self.depth is not None
+        if self.estimates is not None and predicted and len(detections) and "estimates" not in ran:
+            detections = timed("estimates", self.estimates.look, image_rgb, camera, detections)
+            ran["estimates"] = type(self.estimates).__name__
         depth, normals, hints = depth_m, None, None
         source = "sensor" if depth_m is not None else "none"
         if self.depth is not None and (depth_m is None or self.fill_holes):
-            guess, scaled = timed("depth", self._predict_depth, image_rgb, camera)
-            name, hints = type(self.depth).__name__ + (", scaled to the floor" if scaled else ""), guess.hints
+            guess, scaled = timed("depth", self._predict_depth, image_rgb, camera, detections)
+            name, hints = type(self.depth).__name__, guess.hints
             if depth_m is None:
-                depth, normals, source = guess.depth_m, guess.normals_cam, name
+                depth, normals, source = guess.depth_m, guess.normals_cam, name + scaled
             else:
                 depth, filled = fill_holes(depth_m, guess.depth_m)
                 source = (
@@ -153,26 +163,31 @@ class Perception:
             ran["masks"] = type(self.masker).__name__
         else:
             ran["masks"] = _masks_without_masker(detections, depth is not None)
-        predicted = depth_m is None and depth is not None
-        if self.estimates is not None and predicted and len(detections) and "estimates" not in ran:
-            detections = timed("estimates", self.estimates.look, image_rgb, camera, detections)
-            ran["estimates"] = type(self.estimates).__name__
         if predicted and camera.above_floor_m is not None:
             detections = estimates_on_floor(detections, camera)
         return Seen(tuple(detections), depth, normals, predicted, ran, timing, hints)
 
-    def _predict_depth(self, image_rgb: np.ndarray, camera: Camera) -> tuple[DepthPrediction, bool]:
+    def _predict_depth(
+        self, image_rgb: np.ndarray, camera: Camera, detections: Sequence[Detection]
+    ) -> tuple[DepthPrediction, str]:
         """Predictors know pinhole cameras: they see the rectified image. What they say is of raw pixels. And
-        whether it was brought to the scale of the floor, where the camera's height above it is known."""
+        to what scale it was brought, in words: that of the floor, where the camera's height above it is known
+        or detections with estimates tell it."""
         rectifier = rectifier_for(camera)
         found = self.depth.predict(rectifier.image(image_rgb), rectifier.camera)
-        raw, hints, factor = rectifier.raw_values, found.hints, None
-        if camera.above_floor_m is not None:
-            factor = floor_factor(found.depth_m, found.normals_cam, rectifier.camera)
+        raw, hints, factor, scaled = rectifier.raw_values, found.hints, None, ""
+        if camera.up_cam is not None:
+            below = level_below_m(found.depth_m, found.normals_cam, rectifier.camera)
+            told = told_height_m(*_estimated(detections), camera)
+            factor = floor_factor(below, camera.above_floor_m, told)
+        if factor is not None:
+            scaled = (
+                ", scaled to the floor" if camera.above_floor_m is not None else ", scaled to the objects"
+            )
         if hints is not None:
             hints = PixelHints.unstacked(raw(hints.stacked()))
         depth = found.depth_m if factor is None else np.float32(factor) * found.depth_m
-        return DepthPrediction(raw(depth), raw(found.normals_cam), hints=hints), factor is not None
+        return DepthPrediction(raw(depth), raw(found.normals_cam), hints=hints), scaled
 
     def _cut_out(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> list[Detection]:
         boxes = np.array([d.box_xyxy for d in detections], dtype=np.float32).reshape(-1, 4)
@@ -191,11 +206,15 @@ def _masks_without_masker(detections: Sequence[Detection], has_depth: bool) -> s
 
 def estimates_on_floor(detections: Sequence[Detection], camera: Camera) -> list[Detection]:
     """Detections whose estimates stand on the floor, the camera's height being known (`standing_factors`)."""
+    factor = iter(standing_factors(*_estimated(detections), camera))
+    return [d if d.estimate is None else _scaled(d, next(factor)) for d in detections]
+
+
+def _estimated(detections: Sequence[Detection]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, 3) centres and (N,) heights of the N detections with estimates, and (N,) which of them stand."""
     known = [d for d in detections if d.estimate is not None]
     T, S = (np.array([getattr(d.estimate, n) for d in known]).reshape(-1, 3) for n in ("T_m", "S_m"))
-    stands = np.array([d.category not in FLOATING for d in known], dtype=bool)
-    factor = iter(standing_factors(T, S[:, 1], stands, camera))
-    return [d if d.estimate is None else _scaled(d, next(factor)) for d in detections]
+    return T, S[:, 1], np.array([d.category not in FLOATING for d in known], dtype=bool)
 
 
 def _scaled(detection: Detection, factor: float) -> Detection:

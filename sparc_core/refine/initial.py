@@ -11,7 +11,7 @@ from sparc_core.geometry.camera import bearing_z1, box_ray
 from sparc_core.geometry.pose import Pose
 from sparc_core.geometry.rotation import level_frame, rotation_y, start_up, upright_rotation
 from sparc_core.perception.samples import Frame, PixelSamples
-from sparc_core.types import AZIMUTH_ORDERS
+from sparc_core.types import AZIMUTH_ORDERS, ESTIMATE_T
 
 START_AZIMUTHS_DEG = (0, 90, 180, 270)
 # names of the starts, by the number a row of the search has: the four rotations, then a given pose
@@ -50,9 +50,9 @@ def estimated_translation(frame: Frame, otherwise: torch.Tensor) -> torch.Tensor
     """(B, N, 3) where objects are expected (`BoxEstimate`); `otherwise` (B, N, 3) where nothing is."""
     if frame.estimate is None:
         return otherwise
-    first = 2 * len(AZIMUTH_ORDERS)
-    T = frame.estimate[..., first : first + 3]
-    return torch.where((frame.estimate != 0).any(-1, keepdim=True), T, otherwise)
+    return torch.where(
+        (frame.estimate != 0).any(-1, keepdim=True), frame.estimate[..., ESTIMATE_T], otherwise
+    )
 
 
 def start_translation(frame: Frame, box_samples: PixelSamples, extents_m: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.cad.tensors import CadTensors
+from sparc_core.geometry.floor import FLOATING
 from sparc_core.synth.observe import detect, take_slots
 from sparc_core.synth.pictures import Picture, PictureConfig, PictureRenderer
 from sparc_core.synth.raycast import RayCaster
@@ -151,6 +152,13 @@ class StoredPicture:
     depth_m: np.ndarray | None
     normal_cam: np.ndarray | None
     object: np.ndarray | None
+
+    @property
+    def above_floor_m(self) -> float | None:
+        """How high the camera is above the floor on which the objects stand; None where none does."""
+        standing = [o for o in self.objects if o.category not in FLOATING]
+        heights = [o.S_m[1] / 2 - float(self.up_cam @ np.array(o.T_m)) for o in standing]
+        return max(heights, default=None)
 
 
 class PictureFolder:

@@ -17,7 +17,6 @@ from sparc_core.types import CATEGORIES
 
 MARGIN = 1.6  # side of a kept square over the longer side of the box: room for boxes that are moved
 MIN_BOX_PX = 10.0
-HUNG = CATEGORIES.index("display")  # the category that does not stand on the floor
 NONE = len(CATEGORIES)  # the label of a box that shows no object
 
 
@@ -34,7 +33,8 @@ class BoxTable:
         for position in range(len(pictures)) if positions is None else positions:
             picture = pictures.read(position, ())
             picture = replace(picture, rgb=np.ascontiguousarray(picture.rgb))
-            height = _camera_height(picture)
+            above = picture.above_floor_m
+            height = math.nan if above is None else above
             true = [(np.array(item.box_xyxy), item) for item in picture.objects]
             groups.append([_row(picture, height, *pair, kept_px) for pair in true if _large(pair[0])])
             found = labelled((proposals or {}).get(picture.number, ()), picture.objects)
@@ -86,13 +86,6 @@ def _row(
         square, box, whole, picture.intrinsics, np.array([width, height]), picture.up_cam, np.array(R),
         np.array(T), np.array(S), np.array(camera_height), np.array(label), np.array(order),
     )  # fmt: skip
-
-
-def _camera_height(picture: StoredPicture) -> float:
-    """Metres of the camera above the floor on which the objects stand; NaN where none does."""
-    up = picture.up_cam
-    standing = [o for o in picture.objects if CATEGORIES.index(o.category) != HUNG]
-    return max((o.S_m[1] / 2 - float(up @ np.array(o.T_m)) for o in standing), default=math.nan)
 
 
 def cut_kept(kept: torch.Tensor, exact: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:

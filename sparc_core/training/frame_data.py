@@ -25,9 +25,10 @@ from sparc_core.training.frame_source import FrameSource
 from sparc_core.training.frame_store import NORMAL_STEPS, FrameChannels, FrameStore
 from sparc_core.training.frame_targets import TrainingFrame
 from sparc_core.training.model_draws import ModelDraws, category_ranges
-from sparc_core.types import CATEGORIES
+from sparc_core.types import CATEGORIES, ESTIMATE_S, ESTIMATE_T
 
 UP_NOISE = 0.02  # of a known up direction, as in synthetic scenes
+HEIGHT_NOISE = 0.02  # standard deviation of the logarithm of a known camera height
 _OWN, _CUT, _MISSING = range(3)
 
 
@@ -40,8 +41,9 @@ class FrameDataConfig:
     another limit up to it for every box. masks_own, masks_cut, masks_missing: shares of masks as annotated or
     detected, cut from the depth, and withheld. normals_missing: share of images without normals,
     estimates_missing: of images without `Detection.estimate`. known_gravity: share of images whose up
-    direction is known. similar_model, unknown_extents, known_extents: as in `DataConfig`. threads: that read
-    frames ahead.
+    direction is known, known_height: of those the share whose camera's height above the floor is known too,
+    where the frames tell it. similar_model, unknown_extents, known_extents: as in `DataConfig`. threads: that
+    read frames ahead.
 
     Raises ValueError naming the field out of range.
     """
@@ -57,6 +59,7 @@ class FrameDataConfig:
     normals_missing: float = 0.05
     estimates_missing: float = 0.1
     known_gravity: float = 0.5
+    known_height: float = 0.3
     similar_model: float = 0.2
     unknown_extents: float = 0.5
     known_extents: float = 0.1
@@ -68,7 +71,8 @@ class FrameDataConfig:
                 raise ValueError(f"data {name} must be at least 1, got {getattr(self, name)}")
         for name in (
             "min_visible", "box_jitter", "masks_own", "masks_cut", "masks_missing", "normals_missing",
-            "estimates_missing", "known_gravity", "similar_model", "unknown_extents", "known_extents",
+            "estimates_missing", "known_gravity", "known_height", "similar_model", "unknown_extents",
+            "known_extents",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data {name} must be in [0, 1], got {getattr(self, name)}")
@@ -121,9 +125,13 @@ class FrameData:
         category = table.category[target]
         model = self.draws.similar(table.model[target], category, generator)
         expected, known = self.draws.expected_extents(model, category, truth.S, generator)
-        boxes, estimate = self._boxes(channels, chosen, self.table.size_px[number], generator)
-        frame = replace(self._frame(number, boxes, valid, generator), estimate=estimate)
-        source = self._source(channels, chosen.cpu(), generator)
+        has_up, told = self._known(number, generator)
+        views = self._views(channels, generator)
+        boxes, estimate = self._boxes(channels, views, chosen, told, self.table.size_px[number], generator)
+        frame = self._frame(number, boxes, valid, has_up, generator)
+        frame = replace(frame, estimate=estimate, above_floor_m=table.above_floor_m[number] * told)
+        factor = self._depth_factor(channels, views, has_up, told)
+        source = self._source(channels, chosen.cpu(), factor, generator)
         box_pixels = select_box_pixels(frame, self.inputs.n_bbox, generator)
         return TrainingBatch(
             frame, source, CadSurface(self.cad.surface, model, expected, known), truth,
@@ -140,41 +148,70 @@ class FrameData:
         order = torch.where(there.gather(1, order), order, -1)
         return F.pad(order, (0, self.config.detections - order.shape[1]), value=-1)
 
-    def _frame(self, number, boxes, valid, generator) -> Frame:
+    def _known(self, number: torch.Tensor, generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) bool whether gravity is told of frames, and (B,) what their camera's height is multiplied by
+        before it is told: near 1, or 0 where it is not."""
+        draw, of_these = torch.rand(2, len(number), generator=generator, device=self.device)
+        noise = HEIGHT_NOISE * torch.randn(len(number), generator=generator, device=self.device)
+        has_up = draw < self.config.known_gravity
+        told = has_up & (of_these < self.config.known_height) & (self.table.above_floor_m[number] > 0)
+        return has_up, noise.exp() * told
+
+    def _frame(self, number, boxes, valid, has_up, generator) -> Frame:
         table = self.table
         up = table.up_cam[number]
         noise = UP_NOISE * torch.randn(up.shape, generator=generator, device=self.device)
-        draw = torch.rand(len(number), generator=generator, device=self.device)
         return Frame(
             table.intrinsics[number], table.size_px[number],
             torch.where(valid[..., None], boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0])), valid,
-            F.normalize(up + noise, dim=-1), draw < self.config.known_gravity,
+            F.normalize(up + noise, dim=-1), has_up,
         )  # fmt: skip
 
-    def _boxes(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, size_px, generator):
+    def _views(self, channels: Sequence[FrameChannels], generator) -> list[int]:
+        """Of each frame's boxes, which of the ways in which they are moved."""
+        draw = torch.rand(len(channels), generator=generator, device=self.device).tolist()
+        return [int(share * len(c.boxes_xyxy)) for share, c in zip(draw, channels, strict=True)]
+
+    def _depth_factor(self, channels: Sequence[FrameChannels], views, has_up, told) -> torch.Tensor:
+        """(B,) what predicted depth is multiplied by, see `FrameChannels`."""
+        factor = np.stack([c.depth_factor[:, view] for c, view in zip(channels, views, strict=True)])
+        unknown, known = torch.from_numpy(factor).to(self.device).unbind(-1)
+        return torch.where(told > 0, known * told, torch.where(has_up, unknown, 1.0))
+
+    def _boxes(
+        self,
+        channels: Sequence[FrameChannels],
+        views: list[int],
+        chosen: torch.Tensor,
+        told,
+        size_px,
+        generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes (B, N, 4) of the chosen targets (B, N) of frames of size_px (B, 2), moved, and what was
-        predicted of what is in them (B, N, `ESTIMATE_NUMBERS`)."""
-        moves = [len(c.boxes_xyxy) for c in channels]
-        draw = torch.rand(len(moves), generator=generator, device=self.device).tolist()
-        rows = [
-            (int(share * most), row)
-            for share, most, row in zip(draw, moves, chosen.clamp(min=0).cpu().numpy(), strict=True)
-        ]
+        predicted of what is in them (B, N, `ESTIMATE_NUMBERS`), standing on the floor where the camera's
+        height is told (B,)."""
+        rows = list(zip(views, chosen.clamp(min=0).cpu().numpy(), strict=True))
 
         def stacked(name: str) -> torch.Tensor:
-            found = [getattr(c, name)[move][row] for c, (move, row) in zip(channels, rows, strict=True)]
+            found = [getattr(c, name)[view][row] for c, (view, row) in zip(channels, rows, strict=True)]
             return torch.from_numpy(np.stack(found)).to(self.device)
 
         boxes = stacked("boxes_xyxy")
         if self.moves_boxes:
             draw = torch.rand(*chosen.shape, 1, generator=generator, device=self.device)
             boxes = jitter_boxes(boxes, size_px, self.config.box_jitter * draw, generator)
-        told = torch.rand(len(channels), generator=generator, device=self.device)
-        told = (told >= self.config.estimates_missing)[:, None] & (chosen >= 0)
-        return boxes, stacked("estimate") * told[..., None]
+        estimate, factor = stacked("estimate"), stacked("estimate_factor") * told[:, None]
+        factor = torch.where(factor > 0, factor, 1.0)[..., None]
+        for metric in (ESTIMATE_T, ESTIMATE_S):
+            estimate[..., metric] *= factor
+        given = torch.rand(len(channels), generator=generator, device=self.device)
+        given = (given >= self.config.estimates_missing)[:, None] & (chosen >= 0)
+        return boxes, estimate * given[..., None]
 
-    def _source(self, channels: Sequence[FrameChannels], chosen: torch.Tensor, generator) -> FrameSource:
-        """The frames' pixels on the device; chosen (B, N) on the CPU."""
+    def _source(
+        self, channels: Sequence[FrameChannels], chosen: torch.Tensor, factor: torch.Tensor, generator
+    ) -> FrameSource:
+        """The frames' pixels on the device, depth times factor (B,); chosen (B, N) on the CPU."""
         config = self.config
         shares = torch.tensor([config.masks_own, config.masks_cut, config.masks_missing], device=self.device)
         draws = torch.multinomial(shares, chosen.numel(), replacement=True, generator=generator)
@@ -191,6 +228,7 @@ class FrameData:
             torch.from_numpy(np.stack([getattr(c, name) for c in channels])).to(self.device)
             for name in ("rgb", "depth_m", "normals_cam", "hints")
         )
+        depth = depth * factor[:, None, None]
         draw = torch.rand(len(rgb), generator=generator, device=self.device)
         kept = (draw >= config.normals_missing)[:, None, None, None]
         # zero stays zero: a normal that is not known
@@ -204,9 +242,9 @@ class FrameData:
 class TargetTable:
     """Cameras of all frames and truths of all their targets, as tensors on the device.
 
-    Of frames (F,): first target, count of targets, intrinsics (F, 4), size_px (F, 2), up_cam (F, 3). Of
-    targets (T,): pose, category, model (position in the library), symmetry_order. Of categories
-    (C, 3): the range of the true extents.
+    Of frames (F,): first target, count of targets, intrinsics (F, 4), size_px (F, 2), up_cam (F, 3),
+    above_floor_m, 0 unknown. Of targets (T,): pose, category, model (position in the library),
+    symmetry_order. Of categories (C, 3): the range of the true extents.
     """
 
     def __init__(self, frames: Sequence[TrainingFrame], library: CadLibrary, device: str):
@@ -218,6 +256,7 @@ class TargetTable:
         self.intrinsics = torch.stack([intrinsics_tensor(camera) for camera in cameras]).to(device)
         self.size_px = _floats([(camera.width, camera.height) for camera in cameras], device)
         self.up_cam = _floats([frame.up_cam for frame in frames], device)
+        self.above_floor_m = _floats([frame.above_floor_m or 0.0 for frame in frames], device)
         self.pose = Pose(*(_floats([getattr(t.pose, n) for t in targets], device) for n in ("R", "t", "s")))
         self.category = torch.tensor([CATEGORIES.index(t.category) for t in targets], device=device)
         self.model = torch.tensor([library.index_of("_".join(t.cad)) for t in targets], device=device)

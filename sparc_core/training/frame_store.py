@@ -21,6 +21,13 @@ import torch
 from sparc_core.datasets.prepared import PreparedFrame, PreparedScannet
 from sparc_core.datasets.scannet import MM_PER_M
 from sparc_core.geometry.camera import intrinsics_tensor
+from sparc_core.geometry.floor import (
+    FLOATING,
+    floor_factor,
+    level_below_m,
+    standing_factors,
+    told_height_m,
+)
 from sparc_core.perception.interfaces import Estimates
 from sparc_core.perception.masks import depth_masks
 from sparc_core.perception.normals import normals_from_depth
@@ -28,10 +35,10 @@ from sparc_core.perception.prepare import packed_estimates
 from sparc_core.perception.see import Perception, Seen
 from sparc_core.synth.corrupt import jitter_boxes
 from sparc_core.training.frame_targets import TrainingFrame
-from sparc_core.types import ESTIMATE_NUMBERS, HINT_CHANNELS, Camera, Detection
+from sparc_core.types import ESTIMATE_NUMBERS, ESTIMATE_S, ESTIMATE_T, HINT_CHANNELS, Camera, Detection
 
 MOVES = 4  # ways in which boxes are moved
-VIEWS_VERSION = 2  # of what is made of boxes by the same weights: files of before are not read
+DEPTH_VERSION, VIEWS_VERSION = 2, 2  # of what the same weights tell: files of before are not read
 NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
 
 
@@ -41,7 +48,9 @@ class FrameChannels:
     `PixelHints`) int8, in `NORMAL_STEPS`, zero unknown; masks, cut_masks (T, H, W) bool of the targets: as
     annotated or detected, and cut from the depth; has_cut (T,) bool; boxes_xyxy (V, T, 4) float32 of the
     targets, moved in V ways, and estimate (V, T, `ESTIMATE_NUMBERS`) float32 of what is in each of these
-    boxes, 0 unknown."""
+    boxes, 0 unknown. What depth and estimates are multiplied by, to agree about the floor
+    (`geometry/floor.py`): depth_factor (2, V), first where gravity is known and the camera's height is not,
+    then where both are; estimate_factor (V, T) where both are, of distances and extents."""
 
     rgb: np.ndarray
     depth_m: np.ndarray
@@ -52,6 +61,8 @@ class FrameChannels:
     has_cut: np.ndarray
     boxes_xyxy: np.ndarray
     estimate: np.ndarray
+    depth_factor: np.ndarray
+    estimate_factor: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +102,8 @@ class FrameStore:
             raise ValueError(f"depth is 'sensor', but {dataset.folder} was prepared without depth images")
         self.dataset, self.depth, self.sizes_m, self.views = dataset, depth, sizes_m, views
         self.perception = None if perception is None else Perception(depth=perception.depth)
-        self.folder = folder / f"{depth}-{_digest(settings | {'sizes_m': dict(sizes_m)})}"
+        told = {"sizes_m": dict(sizes_m), "version": DEPTH_VERSION}
+        self.folder = folder / f"{depth}-{_digest(settings | told)}"
         if views is not None:
             told = {"estimates": views.identity, "jitter": views.jitter, "moves": MOVES}
             told["version"] = VIEWS_VERSION
@@ -110,8 +122,28 @@ class FrameStore:
         depth = sensor if sensor is not None else kept["depth_mm"].astype(np.float32) / np.float32(MM_PER_M)
         masks = np.stack([target.mask for target in frame.targets])
         return FrameChannels(
-            rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"], boxes, estimate
+            rgb, depth, kept["normals"], kept["hints"], masks, cut, kept["has_cut"], boxes, estimate,
+            *self._floor_factors(frame, depth, kept["normals"], estimate),
+        )  # fmt: skip
+
+    def _floor_factors(self, frame: TrainingFrame, depth, normals, estimate) -> tuple[np.ndarray, np.ndarray]:
+        """See `FrameChannels.depth_factor`; 1 where nothing is to be multiplied."""
+        of_depth, of_estimates = (
+            np.ones((2, len(estimate)), np.float32),
+            np.ones(estimate.shape[:2], np.float32),
         )
+        camera, above, below = _camera(frame), frame.above_floor_m, None
+        if self.depth == "predicted":
+            below = level_below_m(depth, normals / np.float32(NORMAL_STEPS), camera)
+        stands = np.array([target.category not in FLOATING for target in frame.targets])
+        for v, view in enumerate(estimate):
+            known = view.any(-1)
+            objects = view[known][:, ESTIMATE_T], view[known][:, ESTIMATE_S.start + 1], stands[known]
+            of_depth[0, v] = floor_factor(below, None, told_height_m(*objects, camera)) or 1.0
+            if above is not None:
+                of_depth[1, v] = floor_factor(below, above, None) or 1.0
+                of_estimates[v, known] = standing_factors(*objects, replace(camera, above_floor_m=above))
+        return of_depth, of_estimates
 
     def _compute(self, frame: TrainingFrame, rgb, sensor) -> dict[str, np.ndarray]:
         seen = self._see(frame, rgb, sensor)

@@ -42,13 +42,15 @@ class FrameTarget:
 
 @dataclass(frozen=True, eq=False)
 class TrainingFrame:
-    """A frame with at least one target; up_cam (3,): against gravity, from the scan."""
+    """A frame with at least one target; up_cam (3,): against gravity, from the scan; above_floor_m: the
+    camera's height, None unknown."""
 
     scene: str
     name: str
     camera: Camera
     up_cam: np.ndarray
     targets: tuple[FrameTarget, ...]
+    above_floor_m: float | None = None
 
 
 def training_frames(

@@ -94,7 +94,9 @@ def picture_frames(
         if targets:
             height, width = picture.rgb.shape[:2]
             camera = Camera(width, height, *(float(v) for v in picture.intrinsics))
-            frames.append(TrainingFrame(SCENE, _name(picture.number), camera, picture.up_cam, targets))
+            frames.append(TrainingFrame(
+                SCENE, _name(picture.number), camera, picture.up_cam, targets, picture.above_floor_m
+            ))  # fmt: skip
     if not frames:
         raise ValueError(f"{pictures.folder}: no picture shows an object that is visible enough")
     return frames

@@ -209,6 +209,27 @@ def test_gravity_is_told_to_the_network_where_the_camera_knows_it():
     assert all(np.abs(depths[i] - depths[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+def test_an_image_and_its_mirror_image_are_told_the_same():
+    torch.manual_seed(0)
+    network = DepthNet(DEPTH)
+    torch.nn.init.normal_(network.head.weight)
+    predictor = OurDepthNormals(network)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    camera = Camera(64, 48, 60.0, 60.0, 30.0, 23.5, up_cam=(0.2, -0.8, -0.5))
+    x, y, z = camera.up_cam
+    mirror = dataclasses.replace(camera, cx=63 - camera.cx, up_cam=(-x, y, z))
+    seen, other = predictor.predict(image, camera), predictor.predict(image[:, ::-1].copy(), mirror)
+    np.testing.assert_allclose(seen.depth_m, other.depth_m[:, ::-1], rtol=1e-4)
+    np.testing.assert_allclose(seen.normals_cam, other.normals_cam[:, ::-1] * (-1, 1, 1), atol=1e-4)
+    np.testing.assert_allclose(seen.hints.stacked(), other.hints.stacked()[:, ::-1], rtol=1e-3, atol=1e-5)
+    rays = ray_image(torch.tensor([[60.0, 60.0, 30.0, 23.5]]), 48, 64)
+    given = torch.from_numpy(image).permute(2, 0, 1)[None] / 255, rays, torch.tensor([camera.up_cam])
+    with torch.no_grad():
+        once, both = network(*given), network.expect_both_ways(*given)
+    assert (once.log_depth - both.log_depth).abs().max() > 1e-3
+    torch.testing.assert_close(both.normal.norm(dim=1), torch.ones_like(both.kappa))
+
+
 def test_attention_lets_every_part_of_an_image_see_every_other():
     torch.manual_seed(0)
     rays = ray_image(torch.tensor([[160.0, 160.0, 159.5, 31.5]]), 64, 640)

@@ -10,7 +10,15 @@ from scipy.spatial.transform import Rotation
 
 from sparc_core.cad.library import CadLibrary
 from sparc_core.evaluation.synthetic import SyntheticSetConfig, synthetic_images
-from sparc_core.geometry.floor import MAX_LOG, ONE_FLOOR, floor_factor, standing_factors
+from sparc_core.geometry.floor import (
+    MAX_LOG,
+    OBJECTS_FLOOR,
+    ONE_FLOOR,
+    floor_factor,
+    level_below_m,
+    standing_factors,
+    told_height_m,
+)
 from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.see import Perception, estimates_on_floor
 from sparc_core.pipeline import Aligner, AlignerConfig
@@ -49,21 +57,41 @@ def room(camera=CAMERA, table=True):
 def test_the_lowest_level_surface_is_the_floor():
     for table in (False, True):
         depth, normals = room(table=table)
-        assert floor_factor(depth, normals, CAMERA) == pytest.approx(1, abs=0.01)
-        for wrong in (0.8, 1.3):
-            assert floor_factor(wrong * depth, normals, CAMERA) == pytest.approx(1 / wrong, abs=0.01)
+        for wrong in (0.5, 1.0, 1.3):
+            below = level_below_m(wrong * depth, normals, CAMERA)
+            assert below == pytest.approx(wrong * HEIGHT_M, rel=0.01)
 
 
-def test_without_a_floor_in_view_there_is_no_factor():
+def test_without_a_level_surface_in_view_there_is_none():
     depth, normals = room()
-    assert floor_factor(depth, 0 * normals, CAMERA) is None
+    assert level_below_m(depth, 0 * normals, CAMERA) is None
     seen = np.zeros_like(depth)
     seen[-1, :20] = depth[-1, :20]  # 20 pixels of 19200
-    assert floor_factor(seen, normals, CAMERA) is None
-    for wrong in (0.5, 2.0):  # as a table top that fills the picture, half as far below the camera
-        assert floor_factor(wrong * depth, normals, CAMERA) is None
+    assert level_below_m(seen, normals, CAMERA) is None
     upside_down = dataclasses.replace(CAMERA, up_cam=tuple(-UP))
-    assert floor_factor(depth, normals, upside_down) is None  # what faces up then is above the camera
+    assert level_below_m(depth, normals, upside_down) is None  # what faces up then is above the camera
+
+
+def test_a_known_height_is_believed_and_one_that_objects_tell_in_part():
+    assert floor_factor(1.2, 1.5, None) == pytest.approx(1.25)
+    assert floor_factor(1.2, 1.5, 0.9) == pytest.approx(1.25)
+    assert floor_factor(1.2, None, 1.5) == pytest.approx(1.25**OBJECTS_FLOOR)
+    assert floor_factor(None, 1.5, 1.5) is None and floor_factor(1.2, None, None) is None
+    for off in (-1.01 * MAX_LOG, 1.01 * MAX_LOG):  # as a table top that fills the picture
+        assert floor_factor(1.2, 1.2 * np.exp(off), None) is None
+        assert floor_factor(1.2, None, 1.2 * np.exp(off)) is None
+
+
+def test_objects_tell_the_height_of_the_camera():
+    heights = np.array([0.9, 0.75, 2.0])
+    T = np.stack([on_floor(h, d) for h, d in zip(heights, (2.0, 3.0, 2.5), strict=True)])
+    wrong = np.array([1.2, 0.9, 1.1])
+    given = wrong[:, None] * T, wrong * heights
+    assert told_height_m(*given, np.ones(3, bool), CAMERA) == pytest.approx(1.1 * HEIGHT_M)
+    assert told_height_m(*given, np.array([False, True, False]), CAMERA) == pytest.approx(0.9 * HEIGHT_M)
+    assert told_height_m(*given, np.zeros(3, bool), CAMERA) is None
+    above = -T, 0.1 * heights, np.ones(3, bool), CAMERA
+    assert told_height_m(*above) is None  # nothing stands there
 
 
 def on_floor(height_m, distance_m, side_m=0.0):
@@ -119,14 +147,16 @@ def test_estimates_stand_on_the_floor():
 
 
 class Eyes:
-    """Depth of `room`, 1.25 times too large, and a chair that is as much too far away."""
+    """Depth of `room`, 1.25 times too large, and a chair that is `wrong` times too far away."""
+
+    wrong = 1.25
 
     def predict(self, image_rgb, camera):
         depth, normals = room()
         return DepthPrediction((1.25 * depth).astype(np.float32), normals.astype(np.float32))
 
     def look(self, image_rgb, camera, detections, judged_min_score=None):
-        return [guessed("chair", 0.9, 2.0, 1.25) for _ in detections]
+        return [guessed("chair", 0.9, 2.0, self.wrong) for _ in detections]
 
 
 def test_what_was_predicted_has_the_floors_scale_and_what_was_measured_keeps_its_own():
@@ -137,10 +167,17 @@ def test_what_was_predicted_has_the_floors_scale_and_what_was_measured_keeps_its
     np.testing.assert_allclose(seen.depth_m, depth, rtol=0.01)
     np.testing.assert_allclose(seen.detections[0].estimate.T_m, on_floor(0.9, 2.0))
     assert seen.ran["depth"] == "Eyes, scaled to the floor"
-    untold = perception.see(image, dataclasses.replace(CAMERA, above_floor_m=None), boxes)
-    np.testing.assert_allclose(untold.depth_m, 1.25 * depth, rtol=1e-5)
-    np.testing.assert_allclose(untold.detections[0].estimate.T_m, 1.25 * on_floor(0.9, 2.0))
-    assert untold.ran["depth"] == "Eyes"
+    unknown = dataclasses.replace(CAMERA, above_floor_m=None)
+    for eyes.wrong in (1.25, 1.0):
+        untold = perception.see(image, unknown, boxes)
+        expected = 1.25 * (eyes.wrong / 1.25) ** OBJECTS_FLOOR  # it goes half the way to the chair's
+        np.testing.assert_allclose(untold.depth_m, expected * depth, rtol=0.01)
+        np.testing.assert_allclose(untold.detections[0].estimate.T_m, eyes.wrong * on_floor(0.9, 2.0))
+        assert untold.ran["depth"] == "Eyes, scaled to the objects"
+    for camera, given in ((unknown, []), (dataclasses.replace(unknown, up_cam=None), boxes)):
+        alone = perception.see(image, camera, given)
+        np.testing.assert_allclose(alone.depth_m, 1.25 * depth, rtol=1e-5)
+        assert alone.ran["depth"] == "Eyes"
     measured = perception.see(image, CAMERA, [guessed("chair", 0.9, 2.0, 1.25)], depth)
     np.testing.assert_allclose(measured.detections[0].estimate.T_m, 1.25 * on_floor(0.9, 2.0))
 

@@ -32,7 +32,7 @@ from sparc_core.types import CATEGORIES, ESTIMATE_NUMBERS
 EXAMPLE = Path(__file__).resolve().parents[2] / "config/training/finetune_pictures.yaml"
 EXACT = FrameDataConfig(
     detections=3, box_jitter=0.0, masks_own=1.0, masks_cut=0.0, masks_missing=0.0, normals_missing=0.0,
-    known_gravity=1.0, similar_model=0.0, unknown_extents=0.0, known_extents=0.0, threads=1,
+    known_gravity=1.0, known_height=0.0, similar_model=0.0, unknown_extents=0.0, known_extents=0.0, threads=1,
 )  # fmt: skip
 SIZES = dict.fromkeys(CATEGORIES, 1.5)
 
@@ -150,6 +150,55 @@ def test_a_batch_holds_what_was_predicted_of_its_boxes(folder, network, tmp_path
     withheld = dataclasses.replace(EXACT, estimates_missing=1.0)
     batch = FrameData(frames, library, store, withheld, inputs).batch(4, torch.Generator().manual_seed(0))
     assert (batch.frame.estimate == 0).all()
+
+
+def test_where_the_height_of_the_camera_is_told_what_was_predicted_stands_on_the_floor(
+    folder, network, tmp_path
+):
+    library, pictures = furniture(), PictureFolder(folder)
+    frames = picture_frames(pictures, library, 0.0)
+    for position, frame in enumerate(frames):
+        standing = [o for o in pictures.read(position).objects if o.category != "display"]
+        under = [o.S_m[1] / 2 - np.dot(frame.up_cam, o.T_m) for o in standing]
+        assert frame.above_floor_m == (pytest.approx(max(under)) if under else None)
+    store = store_of(folder, tmp_path, network, Counts())
+    inputs = load_network(SHIPPED_WEIGHTS)[1].inputs
+
+    def batches(known_height):
+        settings = dataclasses.replace(EXACT, estimates_missing=0.0, known_height=known_height)
+        data, generator = (
+            FrameData(frames, library, store, settings, inputs),
+            torch.Generator().manual_seed(0),
+        )
+        return [data.batch(4, generator) for _ in range(3)]
+
+    told = 0
+    for without, batch in zip(batches(0.0), batches(1.0), strict=True):
+        assert not without.frame.above_floor_m.any()
+        for b, above in enumerate(batch.frame.above_floor_m.tolist()):
+            fits = [f for f in frames if np.allclose(f.camera.fx, batch.frame.intrinsics[b, 0].item())]
+            frame, valid = fits[0], batch.frame.object_valid[b]
+            if frame.above_floor_m is None:
+                assert above == 0
+                continue
+            told += 1
+            off = above / frame.above_floor_m
+            assert 0.9 < off < 1.1 and off != 1
+            channels = store.load(frame)
+            ratio = batch.box_samples.depth_m[b, valid] / without.box_samples.depth_m[b, valid]
+            by_objects, by_height = channels.depth_factor[:, 0]
+            np.testing.assert_allclose(ratio, by_height * off / by_objects, rtol=1e-3)
+            up = torch.from_numpy(frame.up_cam).float()
+            before, after = (x.frame.estimate[b, valid] for x in (without, batch))
+            factor = after[:, 6:7] / before[:, 6:7]
+            torch.testing.assert_close(
+                after[:, [6, 7, 8, 10, 11, 12]], before[:, [6, 7, 8, 10, 11, 12]] * factor
+            )
+            torch.testing.assert_close(after[:, [*range(6), 9, 13]], before[:, [*range(6), 9, 13]])
+            below = after[:, 11] / 2 - after[:, 6:9] @ up
+            moved = (factor[:, 0] / off - 1).abs() > 1e-4
+            torch.testing.assert_close(below[moved], torch.full_like(below, above)[moved])
+    assert told >= 9
 
 
 def test_another_box_network_leaves_the_depth_that_was_predicted(folder, network, tmp_path):

@@ -160,7 +160,7 @@ def small_network(path, seed, hints):
     """A weights file of a small network with random weights."""
     torch.manual_seed(seed)
     sizes = {"latents": 4, "channels": 12, "blocks": 1, "self_layers": 1}
-    channels = (47, 42) if hints else (45, 26)
+    channels = (47, 44) if hints else (45, 26)
     model = ModelConfig(InputConfig(hints=hints), NetworkConfig(*channels, **sizes))
     save_weights(path, MultiSparcNet(model.network).state_dict(), model)
     return path
@@ -184,6 +184,16 @@ def test_hints_reach_the_network_and_wrong_ones_are_named(library, images, tmp_p
         align(aligner, image, hints=PixelHints(ones[:4, :4], ones))
     with pytest.raises(ValueError, match=r"hints.depth_sigma_log must be \(480, 640\) float, got .* int64"):
         align(aligner, image, hints=PixelHints(ones, ones.astype(int)))
+
+
+def test_the_height_of_the_camera_reaches_the_network(library, images, tmp_path):
+    weights = small_network(tmp_path / "w.safetensors", 0, True)
+    aligner = Aligner.load(weights, library, "cpu", AlignerConfig(stand_on_floor=False))
+    image = images[0]
+    cameras = [dataclasses.replace(image.camera, above_floor_m=above) for above in (None, 0.7, 1.4)]
+    found = [align(aligner, image, camera=camera).objects for camera in cameras]
+    for unknown, low, high in zip(*found, strict=True):
+        assert (unknown.T_m != low.T_m).any() and (low.T_m != high.T_m).any()
 
 
 def test_predicted_depth_with_hints_has_a_network_of_its_own(library, images, tmp_path):

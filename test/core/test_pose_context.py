@@ -1,6 +1,7 @@
 """What the network is told of a pose beside the tokens: about the object, its box and what was expected."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from token_inputs import (
 from sparc_core.geometry.pose import Pose
 from sparc_core.inputs.assemble import (
     estimate_context,
+    floor_context,
     pose_context,
 )
 
@@ -57,6 +59,22 @@ def test_the_context_says_how_far_place_and_size_are_from_what_was_expected():
     ratio = np.log(np.linalg.norm(wished[0]) / np.linalg.norm(T[0]))
     expected = [0] * 6 + [*shift[0], ratio, 0.1, *np.log([1.2, 0.9, 1.0]), 0.3, 1]
     np.testing.assert_allclose(context[0, 0], expected, atol=1e-5)
+
+
+def test_the_context_says_how_far_an_object_is_from_standing_on_the_floor():
+    frame, pose, *_ = random_inputs(seed=8)
+    up = frame.up_cam[0].double().numpy()
+    corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+    R, T, S = (getattr(pose, name)[0].double().numpy() for name in ("R", "T", "S"))
+    T = T - np.outer(2 + T @ up, up)  # the centres lie two metres below the camera
+    pose = Pose(pose.R, torch.tensor(T)[None].float(), pose.S)
+    lowest = [-min((S[n] * corners @ R[n].T + T[n]) @ up) for n in range(2)]
+    told = dataclasses.replace(frame, above_floor_m=torch.tensor([lowest[0]]).float())
+    context = floor_context(told, pose)[0]
+    np.testing.assert_allclose(context, [[0, 1], [math.log(lowest[1] / lowest[0]), 1]], atol=1e-5)
+    unknown = dataclasses.replace(frame, above_floor_m=torch.zeros(1))
+    for other in (frame, unknown, dataclasses.replace(told, has_up=torch.tensor([False]))):
+        assert (floor_context(other, pose) == 0).all()
 
 
 def test_pose_context_by_hand():
