@@ -61,6 +61,7 @@ def load_aligner(parameters: NodeParameters, library: CadLibrary | None = None) 
         scale_mode=parameters.scale_mode,
         scale_modes=parse_scale_modes(parameters.scale_modes),
         max_candidates=parameters.max_candidates,
+        stand_on_floor=parameters.stand_on_floor,
     )
     weights = Path(parameters.weights).expanduser() if parameters.weights else None
     try:

@@ -159,6 +159,12 @@ class NodeParameters:
         "TF frame on the floor with z up (base_footprint): the camera's height above it tells how far away "
         "things are where no sensor measures that; empty: not known.",
     )
+    stand_on_floor: bool = parameter(
+        True,
+        "Without a sensor's depth, furniture is moved along its line of sight until it stands on the floor "
+        "or, where the camera's height is not known, nearer to one floor for all; false where much of it "
+        "stands on platforms.",
+    )
     tf_timeout_s: float = parameter(
         0.1,
         "Longest wait for the transform at an image's stamp (s).",

@@ -100,6 +100,12 @@ def command(
             metavar="NAME=MODE", help="Another mode for a category or a CAD model's id; repeatable."
         ),
     ] = None,
+    stand_on_floor: Annotated[
+        bool,
+        typer.Option(
+            help="Without --depth, furniture stands on the floor, or on one floor; not on platforms."
+        ),
+    ] = True,
     overlay: Annotated[Path | None, typer.Option(help="Picture with the projected models to write.")] = None,
     scene: Annotated[Path | None, typer.Option(help="3D scene (.glb or .html) to write.")] = None,
     poses: Annotated[
@@ -146,7 +152,7 @@ def command(
         _check_outputs(out, overlay, scene, map_file)
         networks = Networks(
             weights, cad_library, device, scale_mode.value, _scale_modes(scale_mode_of or []), retrieval,
-            detector, depth_model, box_model, masks, min_score, fill_holes, download,
+            detector, depth_model, box_model, masks, min_score, fill_holes, download, stand_on_floor,
         )  # fmt: skip
         if is_sequence(image):
             _check_sequence_outputs(out, overlay)

@@ -29,6 +29,7 @@ class Networks:
     min_score: float
     fill_holes: bool
     download: bool
+    stand_on_floor: bool = True
 
     def load_aligner(self):
         """The `Aligner`. Raises ValueError or OSError naming what cannot be loaded."""
@@ -38,7 +39,9 @@ class Networks:
         if self.weights is not None and not self.weights.is_file():
             raise FileNotFoundError(f"--weights {self.weights}: no such file")
         library = None if self.cad_library is None else CadLibrary.open(self.cad_library)
-        config = AlignerConfig(scale_mode=self.scale_mode, scale_modes=self.scale_modes)
+        config = AlignerConfig(
+            scale_mode=self.scale_mode, scale_modes=self.scale_modes, stand_on_floor=self.stand_on_floor
+        )
         return Aligner.load(
             self.weights, library, device=self.device, config=config, retrieval=self.retrieval
         )

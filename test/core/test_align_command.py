@@ -122,6 +122,7 @@ def test_what_the_aligner_is_given(frame, recorder):
     np.testing.assert_array_equal(given.depth_m, np.full((48, 64), 2.5, np.float32))
     weights, library, device, config = recorder.load
     assert (weights, library, device, config.scale_mode) == (None, None, "auto", "free")
+    assert config.stand_on_floor
 
 
 def test_options_reach_the_aligner(frame, recorder):
@@ -136,10 +137,11 @@ def test_options_reach_the_aligner(frame, recorder):
         "--cad-library",
         "procedural:3-3",
     ]
-    done = run(frame, *more, "--depth-model", "none", "--retrieval", "size")
+    done = run(frame, *more, "--depth-model", "none", "--retrieval", "size", "--no-stand-on-floor")
     assert done.exit_code == 0, done.output
     weights, library, device, config = recorder.load
     assert (weights, device, config.scale_mode) == (frame / "w.safetensors", "cpu", "uniform")
+    assert not config.stand_on_floor
     assert len(library) == len(CATEGORIES)
     assert recorder.retrieval == "size"
     assert recorder.align.depth_m is None and not recorder.align.depth_predicted

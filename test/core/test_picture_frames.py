@@ -19,6 +19,7 @@ from sparc_core.pipeline import SHIPPED_WEIGHTS
 from sparc_core.refine.model import load_network
 from sparc_core.scripts.main import app
 from sparc_core.synth.picture_set import PictureFolder
+from sparc_core.training import frame_store
 from sparc_core.training.frame_data import FrameData, FrameDataConfig
 from sparc_core.training.frame_store import MOVES, NORMAL_STEPS, BoxViews, FrameStore
 from sparc_core.training.picture_frames import (
@@ -215,6 +216,17 @@ def test_another_box_network_leaves_the_depth_that_was_predicted(folder, network
     assert written() == first and len(first) == 2
     store_of(folder, tmp_path, network, Counts(), 0.2).load(frame)
     assert len(written()) == 3 and first.items() <= written().items()
+
+
+@pytest.mark.parametrize(("version", "again"), [("DEPTH_VERSION", "predicted"), ("VIEWS_VERSION", "boxes")])
+def test_what_an_older_version_kept_is_not_read(folder, network, tmp_path, monkeypatch, version, again):
+    frame = picture_frames(PictureFolder(folder), furniture(), 0.0)[0]
+    store_of(folder, tmp_path, network, Counts(), 0.1).load(frame)
+    before = set(tmp_path.rglob("*.npz"))
+    monkeypatch.setattr(frame_store, version, 1_000)
+    store_of(folder, tmp_path, network, Counts(), 0.1).load(frame)
+    (new,) = set(tmp_path.rglob("*.npz")) - before
+    assert new.relative_to(tmp_path).parts[0].startswith(again)
 
 
 def test_the_channels_are_what_the_network_predicts(folder, network, tmp_path):

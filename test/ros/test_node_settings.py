@@ -239,6 +239,12 @@ def test_ctrl_c_ends_the_node_quickly_with_status_0(busy, tmp_path):
         probe.close()
 
 
+@pytest.mark.parametrize("stand_on_floor", [True, False])
+def test_whether_furniture_stands_on_the_floor_is_a_parameter(stand_on_floor):
+    parameters = NodeParameters(cad_library="procedural:0-0", stand_on_floor=stand_on_floor)
+    assert load_aligner(parameters).config.stand_on_floor is stand_on_floor
+
+
 def test_files_that_cannot_be_used_are_named_with_their_parameter(tmp_path):
     with pytest.raises(ValueError, match="parameter weights .*missing.safetensors"):
         load_aligner(
