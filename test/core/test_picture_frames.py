@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from sparc_core.config import from_dict, load_yaml
 from sparc_core.geometry.boxes import box_iou
+from sparc_core.geometry.floor import floor_factor
 from sparc_core.perception.depth_net import DepthNet, DepthNetConfig, OurDepthNormals
+from sparc_core.perception.interfaces import DepthPrediction
 from sparc_core.perception.predictor_file import save_predictor
 from sparc_core.perception.see import Perception
 from sparc_core.pipeline import SHIPPED_WEIGHTS
@@ -153,6 +155,52 @@ def test_a_batch_holds_what_was_predicted_of_its_boxes(folder, network, tmp_path
     assert (batch.frame.estimate == 0).all()
 
 
+class Factors:
+    """Channels of a store, whose depth is to be multiplied by 1.2, and by 0.8 where the height is known."""
+
+    def __init__(self, store):
+        self.store, self.views = store, store.views
+
+    def load(self, frame):
+        factor = np.array([[1.2], [0.8]], np.float32)
+        return dataclasses.replace(self.store.load(frame), depth_factor=factor)
+
+
+class TooFar:
+    """The true depth of a folder's pictures, but for a factor of 1.25."""
+
+    def __init__(self, folder):
+        self.pictures = [PictureFolder(folder).read(i) for i in range(4)]
+
+    def predict(self, image_rgb, camera):
+        found = next(p for p in self.pictures if np.array_equal(p.rgb, image_rgb))
+        return DepthPrediction(1.25 * found.depth_m, found.normal_cam)
+
+
+class Below:
+    """Expects every object straight below the camera, 0.6 m high, its centre `depth_m` down."""
+
+    depth_m = 1.0
+
+    def look(self, image_rgb, camera, detections, judged_min_score=None):
+        T_m = -self.depth_m * np.array(camera.up_cam)
+        return [
+            dataclasses.replace(d, estimate=box_estimate(T_m=T_m, S_m=(0.1, 0.6, 0.1))) for d in detections
+        ]
+
+
+def test_by_what_depth_is_multiplied_to_have_its_floor_where_it_is(folder, tmp_path):
+    for frame in picture_frames(PictureFolder(folder), furniture(), 0.0):
+        told = 1.1 * frame.above_floor_m
+        below = Below()
+        below.depth_m = told - 0.3
+        store = store_of(folder, tmp_path / frame.name, None, below)
+        store.depth, store.perception = "predicted", Perception(depth=TooFar(folder))
+        by_objects, by_height = store.load(frame).depth_factor[:, 0]
+        assert by_height == pytest.approx(1 / 1.25, rel=0.02)
+        assert by_objects == pytest.approx(floor_factor(1.25 * frame.above_floor_m, None, told), rel=0.02)
+
+
 def test_where_the_height_of_the_camera_is_told_what_was_predicted_stands_on_the_floor(
     folder, network, tmp_path
 ):
@@ -162,11 +210,11 @@ def test_where_the_height_of_the_camera_is_told_what_was_predicted_stands_on_the
         standing = [o for o in pictures.read(position).objects if o.category != "display"]
         under = [o.S_m[1] / 2 - np.dot(frame.up_cam, o.T_m) for o in standing]
         assert frame.above_floor_m == (pytest.approx(max(under)) if under else None)
-    store = store_of(folder, tmp_path, network, Counts())
+    store = Factors(store_of(folder, tmp_path, network, Counts()))
     inputs = load_network(SHIPPED_WEIGHTS)[1].inputs
 
-    def batches(known_height):
-        settings = dataclasses.replace(EXACT, estimates_missing=0.0, known_height=known_height)
+    def batches(known_height, frames=frames, **more):
+        settings = dataclasses.replace(EXACT, estimates_missing=0.0, known_height=known_height, **more)
         data, generator = (
             FrameData(frames, library, store, settings, inputs),
             torch.Generator().manual_seed(0),
@@ -185,10 +233,8 @@ def test_where_the_height_of_the_camera_is_told_what_was_predicted_stands_on_the
             told += 1
             off = above / frame.above_floor_m
             assert 0.9 < off < 1.1 and off != 1
-            channels = store.load(frame)
             ratio = batch.box_samples.depth_m[b, valid] / without.box_samples.depth_m[b, valid]
-            by_objects, by_height = channels.depth_factor[:, 0]
-            np.testing.assert_allclose(ratio, by_height * off / by_objects, rtol=1e-3)
+            np.testing.assert_allclose(ratio, 0.8 * off / 1.2, rtol=1e-3)
             up = torch.from_numpy(frame.up_cam).float()
             before, after = (x.frame.estimate[b, valid] for x in (without, batch))
             factor = after[:, 6:7] / before[:, 6:7]
@@ -200,6 +246,15 @@ def test_where_the_height_of_the_camera_is_told_what_was_predicted_stands_on_the
             moved = (factor[:, 0] / off - 1).abs() > 1e-4
             torch.testing.assert_close(below[moved], torch.full_like(below, above)[moved])
     assert told >= 9
+    unknown = [dataclasses.replace(frame, above_floor_m=None) for frame in frames]
+    for without, batch, lost in zip(
+        batches(0.0), batches(1.0, unknown), batches(1.0, known_gravity=0.0), strict=True
+    ):
+        assert not batch.frame.above_floor_m.any() and not lost.frame.above_floor_m.any()
+        torch.testing.assert_close(batch.box_samples.depth_m, without.box_samples.depth_m)
+        torch.testing.assert_close(batch.frame.estimate, without.frame.estimate)
+        factor = without.box_samples.depth_m / lost.box_samples.depth_m
+        np.testing.assert_allclose(factor[batch.frame.object_valid], 1.2, rtol=1e-3)
 
 
 def test_another_box_network_leaves_the_depth_that_was_predicted(folder, network, tmp_path):
