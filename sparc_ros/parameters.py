@@ -162,8 +162,8 @@ class NodeParameters:
     stand_on_floor: bool = parameter(
         True,
         "Without a sensor's depth, furniture is moved along its line of sight until it stands on the floor "
-        "or, where the camera's height is not known, nearer to one floor for all; false where much of it "
-        "stands on platforms.",
+        "or, where the camera's height is not known, nearer to one floor for all; false, and no floor_frame, "
+        "where much of it stands on platforms.",
     )
     tf_timeout_s: float = parameter(
         0.1,

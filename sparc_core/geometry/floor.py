@@ -18,8 +18,8 @@ from sparc_core.types import Camera
 
 FLOATING = frozenset({"display"})  # categories that hang on walls or stand on other things
 MAX_LOG = 0.35  # what is farther off in the logarithm of its scale is not the floor, nor stands on it
-ONE_FLOOR = 0.75  # how far to believe a floor that the objects themselves tell, of one of them
-OBJECTS_FLOOR = 0.5  # and of a depth image
+ONE_FLOOR = 0.75  # how far objects are brought to a floor that they tell themselves, in the logarithm
+OBJECTS_FLOOR = 0.5  # how far a depth image is
 FACING_UP = 0.9  # cosine
 MIN_FLOOR_SHARE = 0.002  # of an image's pixels
 LEAST_BELOW_M = 0.1  # a surface this little below the camera tells no scale
