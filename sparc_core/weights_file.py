@@ -57,15 +57,18 @@ def read_foreign_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def stored_config(metadata: Mapping[str, str], name: str, kind: type, path: Path, command: str):
-    """The configuration of a kind that the metadata holds as JSON under a name. Raises ValueError when there
-    is none, or one that is not of this kind; command: what writes files that have one."""
+    """The configuration of a kind that the metadata holds as JSON under a name. Raises ValueError naming the
+    file when there is none, or one that is not of this kind; command: what writes files that have one."""
     if name not in metadata:
         raise ValueError(f"weights {path}: holds no {name}; it was not written by {command}")
     try:
         values = json.loads(metadata[name])
     except json.JSONDecodeError as error:
         raise ValueError(f"weights {path}: {name} is not JSON: {error}") from error
-    return from_dict(kind, values, f"weights {path}: {name}")
+    try:
+        return from_dict(kind, values, name)
+    except ValueError as error:
+        raise ValueError(f"weights {path}: {error}") from error
 
 
 def fill_network(

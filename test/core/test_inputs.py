@@ -165,7 +165,7 @@ def test_hints_are_those_of_the_pixels():
     tokens = assemble_tokens(config, *inputs)
     assert torch.equal(tokens.features[:, :, :BOXES, HINTS], boxes.hints)
     assert torch.equal(tokens.features[:, :, BOXES:, HINTS], reprojected.hints)
-    assert tokens.context.shape[-1] == config.context_channels == 42
+    assert tokens.context.shape[-1] == config.context_channels == 44
     assert (tokens.context[..., 26:] == 0).all()  # nothing was predicted
 
 

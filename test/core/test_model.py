@@ -85,6 +85,15 @@ def test_an_unknown_option_in_the_stored_config_is_named(tmp_path):
         load_network(path)
 
 
+def test_a_stored_config_whose_parts_do_not_fit_is_named_with_its_file(tmp_path):
+    path = tmp_path / "older.safetensors"
+    stored = to_dict(CONFIG)
+    stored["network"]["context_channels"] = 42
+    save_file(network().state_dict(), path, {"model_config": json.dumps(stored)})
+    with pytest.raises(ValueError, match=r"older.safetensors: network context_channels is 42, but .* has 26"):
+        load_network(path)
+
+
 def test_a_stored_config_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "broken.safetensors"
     save_file(network().state_dict(), path, metadata={"model_config": "{layout: object"})
@@ -128,11 +137,11 @@ def test_a_network_without_hints_can_be_given_them_and_ignores_them_to_begin_wit
     told = dataclasses.replace(
         CONFIG,
         inputs=dataclasses.replace(CONFIG.inputs, hints=True),
-        network=dataclasses.replace(CONFIG.network, token_channels=47, context_channels=42),
+        network=dataclasses.replace(CONFIG.network, token_channels=47, context_channels=44),
     )
     wide, config = load_network(weights, config=told)
     assert config == told
-    tokens, context = torch.randn(1, 2, 5, 47), torch.randn(1, 2, 42)
+    tokens, context = torch.randn(1, 2, 5, 47), torch.randn(1, 2, 44)
     valid = torch.ones(1, 2, 5, dtype=torch.bool)
     found = wide(tokens, context, valid, valid[..., 0]).raw_update
     before = network()(tokens[..., :45], context[..., :26], valid, valid[..., 0]).raw_update

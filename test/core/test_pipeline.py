@@ -188,7 +188,7 @@ def test_hints_reach_the_network_and_wrong_ones_are_named(library, images, tmp_p
 
 def test_the_height_of_the_camera_reaches_the_network(library, images, tmp_path):
     weights = small_network(tmp_path / "w.safetensors", 0, True)
-    aligner = Aligner.load(weights, library, "cpu", AlignerConfig(stand_on_floor=False))
+    aligner = Aligner.load(weights, library, device="cpu", config=AlignerConfig(stand_on_floor=False))
     image = images[0]
     cameras = [dataclasses.replace(image.camera, above_floor_m=above) for above in (None, 0.7, 1.4)]
     found = [align(aligner, image, camera=camera).objects for camera in cameras]
