@@ -60,9 +60,8 @@ def floor_factor(below_m: float | None, above_floor_m: float | None, told_m: flo
 def told_height_m(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> float | None:
     """How high a camera is above a floor on which the median object stands; None where none does. Arguments
     as of `standing_factors`."""
-    below = height_m / 2 - T_m @ np.array(camera.up_cam)
-    low = stands & (below > LEAST_BELOW_M)
-    return float(np.exp(np.median(np.log(below[low])))) if low.any() else None
+    log_below, low = _undersides(T_m, height_m, stands, camera)
+    return float(np.exp(np.median(log_below[low]))) if low.any() else None
 
 
 def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, camera: Camera) -> np.ndarray:
@@ -74,15 +73,20 @@ def standing_factors(T_m: np.ndarray, height_m: np.ndarray, stands: np.ndarray, 
     there is none. Where it is not, the floor is taken to be where the median object has it: they are brought
     nearer to one floor by `ONE_FLOOR`, and the others stay.
     """
-    below = height_m / 2 - T_m @ np.array(camera.up_cam)
-    low = stands & (below > LEAST_BELOW_M)
+    log_below, low = _undersides(T_m, height_m, stands, camera)
     if not low.any():
-        return np.ones(len(below))
-    log_below = np.log(np.maximum(below, LEAST_BELOW_M))
+        return np.ones(len(log_below))
     if camera.above_floor_m is None:
-        ratio = np.log(told_height_m(T_m, height_m, stands, camera)) - log_below
+        ratio = np.median(log_below[low]) - log_below
         return np.exp(np.where(low & (np.abs(ratio) <= MAX_LOG), ONE_FLOOR * ratio, 0.0))
     ratio = np.log(camera.above_floor_m) - log_below
     trusted = low & (np.abs(ratio) <= MAX_LOG)
     common = np.median(ratio[trusted]) if trusted.any() else 0.0
     return np.exp(np.where(trusted, ratio, common))
+
+
+def _undersides(T_m, height_m, stands, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) ln of how far below the camera the undersides of objects are, and (N,) bool which of them stand on
+    something that is below it."""
+    below = height_m / 2 - T_m @ np.array(camera.up_cam)
+    return np.log(np.maximum(below, LEAST_BELOW_M)), stands & (below > LEAST_BELOW_M)

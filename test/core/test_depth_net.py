@@ -196,12 +196,17 @@ def test_a_floor_one_metre_below_has_the_logarithm_of_its_depth():
     assert torch.isfinite(level).all() and float(level[0, 6, 0].max()) == pytest.approx(-math.log(0.05))
 
 
-def test_gravity_is_told_to_the_network_where_the_camera_knows_it():
+def network_and_image():
+    """A network with random weights that make a difference, and random pixels."""
     torch.manual_seed(0)
     network = DepthNet(DEPTH)
     torch.nn.init.normal_(network.head.weight)
+    return network.eval(), np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+
+
+def test_gravity_is_told_to_the_network_where_the_camera_knows_it():
+    network, image = network_and_image()
     predictor = OurDepthNormals(network)
-    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     camera = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
     down, level = (dataclasses.replace(camera, up_cam=up) for up in ((0, -0.8, -0.6), (0, -1, 0)))
     depths = [predictor.predict(image, c).depth_m for c in (camera, down, level)]
@@ -210,11 +215,8 @@ def test_gravity_is_told_to_the_network_where_the_camera_knows_it():
 
 
 def test_an_image_and_its_mirror_image_are_told_the_same():
-    torch.manual_seed(0)
-    network = DepthNet(DEPTH)
-    torch.nn.init.normal_(network.head.weight)
+    network, image = network_and_image()
     predictor = OurDepthNormals(network)
-    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     camera = Camera(64, 48, 60.0, 60.0, 30.0, 23.5, up_cam=(0.2, -0.8, -0.5))
     x, y, z = camera.up_cam
     mirror = dataclasses.replace(camera, cx=63 - camera.cx, up_cam=(-x, y, z))
