@@ -22,6 +22,7 @@ from torch import nn
 from sparc_core.perception.device_fallback import MovableNetwork
 from sparc_core.perception.interfaces import DepthPrediction, require_size
 from sparc_core.perception.predictor_file import load_predictor
+from sparc_core.perception.surface_fit import fit_to_normals, upright_room
 from sparc_core.perception.trunk import CHANNELS, ResnetTrunk
 from sparc_core.types import Camera, PixelHints
 
@@ -224,15 +225,29 @@ class OurDepthNormals:
             return network.expect_both_ways(rgb, ray_image(intrinsics, size[1], size[0]), up)
 
         found = self.network.run(distributions)
-        depth = _resized(found.log_depth.exp()[0], width, height)
-        sigma_log = _resized(found.log_sigma.exp()[0], width, height)
-        normal = _resized(found.normal[0].permute(1, 2, 0), width, height)
+        log_depth, log_sigma, kappa, on_object = (
+            values[0].float().cpu().numpy()
+            for values in (found.log_depth, found.log_sigma, found.kappa, found.on_object)
+        )
+        normal = found.normal[0].permute(1, 2, 0).float().cpu().numpy()
+        if camera.up_cam is not None:
+            normal = upright_room(normal, on_object > 0, np.array(camera.up_cam, normal.dtype))
+        log_depth = fit_to_normals(log_depth, log_sigma, normal, kappa, _rays_of(log_depth.shape, camera))
+
+        def resized(values: np.ndarray) -> np.ndarray:
+            return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+
+        depth, sigma_log = resized(np.exp(log_depth)), resized(np.exp(log_sigma))
+        normal = resized(normal)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
-        error = _resized(normal_error_deg(found.kappa)[0], width, height)
-        on_object = _resized(found.on_object.sigmoid()[0], width, height)
-        hints = PixelHints(on_object, sigma_log)
+        error = resized(normal_error_deg(torch.from_numpy(kappa)).numpy())
+        hints = PixelHints(resized(1 / (1 + np.exp(-on_object))), sigma_log)
         return DepthPrediction(depth, normal, sigma_log * depth, error, hints)
 
 
-def _resized(values: torch.Tensor, width: int, height: int) -> np.ndarray:
-    return cv2.resize(values.float().cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
+def _rays_of(shape: tuple[int, int], camera: Camera) -> np.ndarray:
+    """(h, w, 3) rays with z = 1 through the pixels of an image of a camera that was scaled to (h, w)."""
+    height, width = shape
+    x = ((np.arange(width) + 0.5) * camera.width / width - 0.5 - camera.cx) / camera.fx
+    y = ((np.arange(height) + 0.5) * camera.height / height - 0.5 - camera.cy) / camera.fy
+    return np.stack((*np.meshgrid(x, y), np.ones(shape)), -1)
