@@ -237,7 +237,9 @@ class OurDepthNormals:
         def resized(values: np.ndarray) -> np.ndarray:
             return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
 
-        depth, sigma_log = resized(np.exp(log_depth)), resized(np.exp(log_sigma))
+        # mode of a log-normal distribution, where the expected error relative to the truth is least
+        depth = resized(np.exp(log_depth - np.exp(2 * log_sigma)))
+        sigma_log = resized(np.exp(log_sigma))
         normal = resized(normal)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
         error = resized(normal_error_deg(torch.from_numpy(kappa)).numpy())

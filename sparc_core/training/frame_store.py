@@ -38,7 +38,7 @@ from sparc_core.training.frame_targets import TrainingFrame
 from sparc_core.types import ESTIMATE_NUMBERS, ESTIMATE_S, ESTIMATE_T, HINT_CHANNELS, Camera, Detection
 
 MOVES = 4  # ways in which boxes are moved
-DEPTH_VERSION, VIEWS_VERSION = 3, 2  # of what the same weights tell: files of before are not read
+DEPTH_VERSION, VIEWS_VERSION = 4, 2  # of what the same weights tell: files of before are not read
 NORMAL_STEPS = 127  # of a component, kept in a byte: less than half a degree
 
 

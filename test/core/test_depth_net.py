@@ -217,6 +217,38 @@ def test_gravity_is_told_to_the_network_where_the_camera_knows_it():
     assert all(np.abs(depths[i] - depths[j]).max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+def test_a_floor_is_told_level_where_gravity_is_known():
+    torch.manual_seed(0)
+    network = DepthNet(DEPTH).eval()
+    torch.nn.init.constant_(network.head.bias[-1], -3)  # sees no objects, and normals along the rays
+    predictor = OurDepthNormals(network)
+    camera = Camera(64, 48, 60.0, 60.0, 31.5, 23.5)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    unknown, floor = (
+        predictor.predict(image, dataclasses.replace(camera, up_cam=up)) for up in (None, (0, 0, -1))
+    )
+    ahead = np.s_[16:32, 20:44]  # within 21° of the floor's normal
+    np.testing.assert_allclose(floor.normals_cam[ahead], np.broadcast_to((0, 0, -1), (16, 24, 3)), atol=1e-5)
+    assert np.ptp(floor.depth_m[ahead]) < 0.3 * np.ptp(unknown.depth_m[ahead])
+    assert unknown.normals_cam[ahead][..., 2].max() > -0.999
+
+
+def test_depth_is_told_with_the_least_expected_relative_error():
+    network = DepthNet(DEPTH).eval()
+    torch.nn.init.zeros_(network.head.weight)  # the same for every pixel
+    network.head.bias.data[1] = 0.3
+    sigma = math.exp(-1.5 + 0.3)
+    camera = Camera(64, 48, 600.0, 600.0, 31.5, 23.5)  # of so narrow a view that a sphere about it is flat
+    found = OurDepthNormals(network).predict(np.zeros((48, 64, 3), np.uint8), camera)
+    np.testing.assert_allclose(found.depth_sigma_m / found.depth_m, sigma, rtol=1e-4)
+    truths = DEPTH.depth_m * np.exp(sigma * np.random.default_rng(0).normal(size=200_000))
+    lower, told, higher = (
+        np.mean(np.abs(d - truths) / truths) for d in np.median(found.depth_m) * np.array([0.97, 1, 1.03])
+    )
+    assert told < lower and told < higher
+    assert np.median(found.depth_m) == pytest.approx(DEPTH.depth_m * math.exp(-(sigma**2)), rel=0.003)
+
+
 def test_an_image_and_its_mirror_image_are_told_the_same():
     network, image = network_and_image()
     predictor = OurDepthNormals(network)
