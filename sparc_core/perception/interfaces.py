@@ -19,8 +19,8 @@ from sparc_core.types import Camera, Detection, PixelHints
 class DepthPrediction:
     """depth_m (H, W) float32 z-depth, 0 unknown, where it is uncertain the one of least expected relative
     error; normals_cam (H, W, 3) float32 unit, facing the camera, 0 unknown; depth_sigma_m (H, W) float32
-    standard deviation and normal_sigma_deg (H, W) float32 expected angle of error, hints about the objects, or
-    None where the predictor does not say."""
+    standard deviation and normal_sigma_deg (H, W) float32 expected angle of error, hints about the objects,
+    or None where the predictor does not say."""
 
     depth_m: np.ndarray
     normals_cam: np.ndarray
