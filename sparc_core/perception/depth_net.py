@@ -214,25 +214,27 @@ class OurDepthNormals:
         require_size(image_rgb, camera)
         size = working_size(width, height, self.config)
         small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
-        scale = np.array(size) / (width, height)
-        focal = np.array([camera.fx, camera.fy]) * scale
-        centre = (np.array([camera.cx, camera.cy]) + 0.5) * scale - 0.5
 
         def distributions(network: DepthNet, device) -> DepthOutput:
-            intrinsics = torch.tensor([[*focal, *centre]], dtype=torch.float32, device=device)
+            intrinsics = _scaled_intrinsics(camera, *size).float().to(device)
             rgb = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float() / 255
             up = torch.tensor([camera.up_cam or (0.0, 0.0, 0.0)], dtype=torch.float32, device=device)
             return network.expect_both_ways(rgb, ray_image(intrinsics, size[1], size[0]), up)
 
         found = self.network.run(distributions)
-        log_depth, log_sigma, kappa, on_object = (
+        log_depth, log_sigma, kappa, object_share, normal_error = (
             values[0].float().cpu().numpy()
-            for values in (found.log_depth, found.log_sigma, found.kappa, found.on_object)
-        )
+            for values in (
+                found.log_depth, found.log_sigma, found.kappa, found.on_object.sigmoid(),
+                normal_error_deg(found.kappa),
+            )
+        )  # fmt: skip
         normal = found.normal[0].permute(1, 2, 0).float().cpu().numpy()
         if camera.up_cam is not None:
-            normal = upright_room(normal, on_object > 0, np.array(camera.up_cam, normal.dtype))
-        log_depth = fit_to_normals(log_depth, log_sigma, normal, kappa, _rays_of(log_depth.shape, camera))
+            normal = upright_room(normal, object_share > 0.5, np.array(camera.up_cam, normal.dtype))
+        rays = ray_image(_scaled_intrinsics(camera, *log_depth.shape[::-1]), *log_depth.shape)[0]
+        rays = np.stack((*rays.numpy(), np.ones(log_depth.shape)), -1)
+        log_depth = fit_to_normals(log_depth, log_sigma, normal, kappa, rays)
 
         def resized(values: np.ndarray) -> np.ndarray:
             return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -242,14 +244,12 @@ class OurDepthNormals:
         sigma_log = resized(np.exp(log_sigma))
         normal = resized(normal)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
-        error = resized(normal_error_deg(torch.from_numpy(kappa)).numpy())
-        hints = PixelHints(resized(1 / (1 + np.exp(-on_object))), sigma_log)
-        return DepthPrediction(depth, normal, sigma_log * depth, error, hints)
+        hints = PixelHints(resized(object_share), sigma_log)
+        return DepthPrediction(depth, normal, sigma_log * depth, resized(normal_error), hints)
 
 
-def _rays_of(shape: tuple[int, int], camera: Camera) -> np.ndarray:
-    """(h, w, 3) rays with z = 1 through the pixels of an image of a camera that was scaled to (h, w)."""
-    height, width = shape
-    x = ((np.arange(width) + 0.5) * camera.width / width - 0.5 - camera.cx) / camera.fx
-    y = ((np.arange(height) + 0.5) * camera.height / height - 0.5 - camera.cy) / camera.fy
-    return np.stack((*np.meshgrid(x, y), np.ones(shape)), -1)
+def _scaled_intrinsics(camera: Camera, width: int, height: int) -> torch.Tensor:
+    """(1, 4) fx, fy, cx, cy of the camera's image scaled to another size, double precision."""
+    x, y = width / camera.width, height / camera.height
+    centre = (camera.cx + 0.5) * x - 0.5, (camera.cy + 0.5) * y - 0.5
+    return torch.tensor([[camera.fx * x, camera.fy * y, *centre]], dtype=torch.float64)
